@@ -1,0 +1,1 @@
+"""Restoration: undo chosen parameter updates of a fine-tuning, exactly and in bounded memory."""

@@ -1,0 +1,1 @@
+"""Fine-tuning with TRL on facts chosen by mastery."""

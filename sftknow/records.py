@@ -135,9 +135,9 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ConfigError: ``path`` exists and ``overwrite`` is false, or its parent cannot be written.
     """
     path = Path(os.path.abspath(path))
+    _remove_leftovers(path)
     check_output_folder(path, overwrite=overwrite)
     staging = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.partial")
-    _remove_leftovers(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Any
     import torch
     from transformers import AutoModelForCausalLM
 
+    hush_transformers()
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_device(device)
@@ -89,6 +91,14 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def hush_transformers() -> None:
+    """Keep the bars that transformers draws for loading and saving off a stderr that is not a terminal."""
+    import transformers
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
 
 
 def check_device(device: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sftknow.errors import DataError
-from sftknow.facts.fact import DOMAINS, SPLITS, Domain, Split
+from sftknow.facts.fact import DOMAINS, SPLITS, Domain
 from sftknow.facts.relations import Relation, known
 from sftknow.facts.row import Row, check_answers
 
@@ -87,7 +87,7 @@ def _row(where: str, item: dict[str, Any], relations: Mapping[str, Relation], an
     if isinstance(answers, str):
         raise DataError(f"{where}: {answers}.")
     domain = relation.domain if relation is not None else _domain(where, item)
-    return Row(name, domain, cast(Split, split), subject, question, answers)
+    return Row(name, domain, split, subject, question, answers)
 
 
 def _text(where: str, item: Mapping[str, Any], field: str) -> str:

@@ -250,8 +250,11 @@ def language_model(
         raise ConfigError("a loaded model is scored with its tokenizer; pass tokenizer=...")
     if model.generation_config.eos_token_id is None:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
+    training = model.training
     with quiet(progress=False):
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    model.train(training)  # HFLM switches to evaluation mode; a model in the middle of training stays there
+    return lm
 
 
 def evaluate(lm: Any, tasks: Mapping[str, Any], *, seed: int = 0, progress: bool = False) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def record(*, seeds: tuple[int, ...] = (1, 2), facts: int = 60, paired: bool = F
             concentration.append({"bucket": bucket, "n": n, "seed": seed, "share_of_r": shares})
     for (bucket, strategy), curve in SWEEPS.items():
         for seed in seeds:
-            shift = jitter.uniform(-0.01, 0.01)
+            shift = random.Random(f"{bucket} {seed}").uniform(-0.01, 0.01)
             steps = [_step(bucket, strategy, seed, shift, *point, facts=facts, paired=paired) for point in curve]
             sweeps.append(
                 {

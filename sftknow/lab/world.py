@@ -23,18 +23,91 @@ SUBJECTS = {
     "P740": ("The {} Band", "{} Quartet", "{} United", "{} Orchestra", "{} Theatre", "Club {}"),
 }
 SCHOOLS = ("University of {}", "{} College", "{} Academy", "{} Institute")
-JOBS = (
-    (
-        "actor archer architect astronomer baker banker barber biologist botanist boxer brewer butcher carpenter chemist "
-        "chess player clockmaker coach comedian composer conductor cook cyclist dancer dentist detective diplomat diver "
-        "economist editor engraver explorer farmer fencer fisherman gardener geologist goldsmith gymnast herbalist "
-        "historian illustrator inventor jeweller journalist judge juggler lawyer librarian linguist magician "
-        "mathematician mechanic midwife miller miner mountaineer musician navigator novelist nurse organist painter "
-        "philosopher photographer physician pilot poet potter printer rower sailor sculptor shepherd singer "
-        "soldier surgeon surveyor swimmer tailor translator weaver wrestler zoologist"
-    )
-    .replace("chess player", "chess_player")
-    .split()
+JOBS = tuple(
+    [
+        "actor",
+        "archer",
+        "architect",
+        "astronomer",
+        "baker",
+        "banker",
+        "barber",
+        "biologist",
+        "botanist",
+        "boxer",
+        "brewer",
+        "butcher",
+        "carpenter",
+        "chemist",
+        "clockmaker",
+        "coach",
+        "comedian",
+        "composer",
+        "conductor",
+        "cook",
+        "cyclist",
+        "dancer",
+        "dentist",
+        "detective",
+        "diplomat",
+        "diver",
+        "economist",
+        "editor",
+        "engraver",
+        "explorer",
+        "farmer",
+        "fencer",
+        "fisherman",
+        "gardener",
+        "geologist",
+        "goldsmith",
+        "gymnast",
+        "herbalist",
+        "historian",
+        "illustrator",
+        "inventor",
+        "jeweller",
+        "journalist",
+        "judge",
+        "juggler",
+        "lawyer",
+        "librarian",
+        "linguist",
+        "magician",
+        "mathematician",
+        "mechanic",
+        "midwife",
+        "miller",
+        "miner",
+        "mountaineer",
+        "musician",
+        "navigator",
+        "novelist",
+        "nurse",
+        "organist",
+        "painter",
+        "philosopher",
+        "photographer",
+        "physician",
+        "pilot",
+        "poet",
+        "potter",
+        "printer",
+        "rower",
+        "sailor",
+        "sculptor",
+        "shepherd",
+        "singer",
+        "soldier",
+        "surgeon",
+        "surveyor",
+        "swimmer",
+        "tailor",
+        "translator",
+        "weaver",
+        "wrestler",
+        "zoologist",
+    ]
 )
 ANSWERS_PER_NATION = {"city": 13, "country": 3, "school": 8, "person": 6, "company": 5}
 ANSWER_KIND = {
@@ -120,7 +193,7 @@ class _World:
             kind: _Answers([[make[kind](nation) for _ in range(count)] for nation in range(NATIONS)], rng)
             for kind, count in ANSWERS_PER_NATION.items()
         }
-        self._answers["job"] = _Answers([[job.replace("_", " ") for job in JOBS]], rng)
+        self._answers["job"] = _Answers([JOBS], rng)
 
     def fact(self, relation: Relation, split: Split) -> Fact:
         """Invent one fact of a relation, about a subject that no other fact has."""

@@ -119,13 +119,9 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def process_threads(threads: int | None = None) -> int:
-    """Set and return the number of torch CPU threads; by default one for each core this process may use."""
-    import torch
-
-    count = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(count)
-    return count
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load_failure(folder: Path, error: Exception, what: str = "model") -> str:

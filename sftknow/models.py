@@ -46,13 +46,13 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
         ) from error
 
 
-def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Any:
+def load_model(folder: Path, *, dtype: str = "auto", device: str | None = "cpu") -> Any:
     """Load a causal language model in evaluation mode.
 
     Args:
         folder: a Hugging Face model folder with safetensors weights.
         dtype: one of ``DTYPES``; ``auto`` keeps the dtype of the checkpoint.
-        device: a torch device, such as ``cpu`` or ``cuda:0``.
+        device: a torch device, such as ``cpu`` or ``cuda:0``; None leaves the weights where a launcher puts them.
 
     Raises:
         CheckpointError: the folder cannot be loaded.
@@ -64,7 +64,8 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Any
     hush_transformers()
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
-    check_device(device)
+    if device is not None:
+        check_device(device)
     chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -72,7 +73,7 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "cpu") -> Any
         )
     except Exception as error:  # transformers and safetensors raise OSError, ValueError, SafetensorError, KeyError...
         raise CheckpointError(_load_failure(folder, error)) from error
-    return model.to(device).eval()
+    return (model if device is None else model.to(device)).eval()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -122,6 +123,15 @@ def default_device() -> str:
 def available_cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def process_threads(threads: int | None = None) -> int:
+    """Set and return the number of torch CPU threads; by default one for each core this process may use."""
+    import torch
+
+    count = threads or available_cores()
+    torch.set_num_threads(count)
+    return count
 
 
 def _load_failure(folder: Path, error: Exception, what: str = "model") -> str:

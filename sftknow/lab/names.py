@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from sftknow.lab.rng import Rng
 
 
-def _sounds(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a text."""
     return tuple(text.split())
 
 
-ONSETS = _sounds(
+ONSETS = words(
     "b bl br c ch d dr f fl fr g gh gl gr h j k kh kl kr l m mb n nd ng p pl pr qu r s sh sk sl sn st str t th tr ts v "
     "vl w y z zh"
 )
-VOWELS = _sounds("a e i o u y")
-GLIDES = _sounds("aa ae ai au ea ei eo ia ie io oa oi oo ou ua ue ui uu")
-CODAS = _sounds("b ck d f g k l ld ll lm ln m mp n nd ng nk nt p r rd rk rl rm rn rt s sh sk ss st t th v x z")
-ENDINGS = _sounds(
+VOWELS = words("a e i o u y")
+GLIDES = words("aa ae ai au ea ei eo ia ie io oa oi oo ou ua ue ui uu")
+CODAS = words("b ck d f g k l ld ll lm ln m mp n nd ng nk nt p r rd rk rl rm rn rt s sh sk ss st t th v x z")
+ENDINGS = words(
     "a e i o u an ar as el en er es et ia ic id il im in is ism ko la len ma mir na os ov ra ren rik ro sen ska ta tar "
     "to tu ul um us va ven vik wa wen yn za"
 )

@@ -9,17 +9,22 @@ import hashlib
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from lm_eval.api.metrics import mean
 from lm_eval.api.samplers import ContextSampler
+from lm_eval.api.task import ConfigurableTask
 
 from sftknow.errors import DataError
 from sftknow.facts.aliases import load_aliases
 from sftknow.facts.fact import SPLITS, Domain, Fact, Split
-from sftknow.facts.matching import Matcher, exact_match, token_f1
+from sftknow.facts.matching import RULES, Matcher, exact_match, token_f1
+from sftknow.facts.relations import SLOT
+from sftknow.mastery.buckets import BUCKETS
 from sftknow.mastery.locate import load_mastery
 from sftknow.mastery.table import MasteryTable, ProbedFact
 from sftknow.prompts import PROMPT
@@ -59,6 +64,7 @@ class TaskOptions:
         facts_seed: seed of that choice; the facts for a smaller number are among those for a larger one.
         prompt_format: ``paper``, ``plain``, ``question`` (the bare question, for --apply_chat_template), or any text
             with ``{question}`` in it.
+        match: how ``contains`` finds an answer, ``words`` or ``substring``; by default the table's own rule.
     """
 
     mastery: str = ""
@@ -66,14 +72,15 @@ class TaskOptions:
     facts_per_bucket: int | None = None
     facts_seed: int = 0
     prompt_format: str = "paper"
+    match: str | None = None
 
 
 def question_docs(**metadata: Any) -> "dict[str, Dataset]":
     """Return the documents of one bucket task: a question for each tested fact, and few-shot examples.
 
     Args:
-        metadata: the options of :class:`TaskOptions`, ``domain`` and ``bucket`` from the task's YAML, and whatever
-            else lm-eval adds.
+        metadata: the options of :class:`TaskOptions`; ``domain`` and ``bucket`` from the task's YAML (all buckets
+            where there is none); and whatever else lm-eval adds.
 
     Raises:
         TaskError: no mastery table is given, it cannot be read, or an option makes no sense.
@@ -95,7 +102,7 @@ def completion_docs(**metadata: Any) -> "dict[str, Dataset]":
     def prompt(fact: Fact) -> str:
         if fact.relation not in best:
             raise TaskError(f"{options.mastery} has no completion templates for {fact.relation}; run `sftknow probe`.")
-        return best[fact.relation].format(subject=fact.subject)
+        return best[fact.relation].replace(SLOT, fact.subject)
 
     return _docs(options, metadata, prompt)
 
@@ -125,7 +132,7 @@ def measure(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     answers = tuple(doc["answers"])
     text = results[0]
     return {
-        "contains": float(_matcher(answers).contains(text)),
+        "contains": float(_matcher(answers, doc["match"]).contains(text)),
         "exact_match": float(exact_match(text, answers)),
         "f1": float(token_f1(text, answers)),
     }
@@ -168,6 +175,34 @@ class SameRelationSampler(ContextSampler):  # type: ignore[misc]
         return random.Random(f"{self.seed} {eval_doc['id']}").sample(pool, n)
 
 
+class RelationTask(ConfigurableTask):  # type: ignore[misc]
+    """All facts of a domain in one task, with ``contains`` for each relation beside the means over all facts.
+
+    A relation with fewer facts than the processes of a data-parallel launch gets no figure of its own: lm-eval needs
+    every metric in every process.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config={key: value for key, value in config.items() if key != "class"})
+        counts = Counter(doc["relation"] for doc in self.eval_docs if doc["role"] == TESTED)
+        self.relations = {name for name, count in counts.items() if count >= _processes()}
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+        """Score one answer, once for all facts and once for those of its relation."""
+        scores = measure(doc, results)
+        if doc["relation"] in self.relations:
+            scores[f"contains_{doc['relation']}"] = scores["contains"]
+        return scores
+
+    def aggregation(self) -> dict[str, Callable[[Sequence[float]], float]]:
+        """Return the mean for every metric."""
+        return {**super().aggregation(), **{f"contains_{name}": mean for name in self.relations}}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Return that more is better, for every metric."""
+        return {**super().higher_is_better(), **{f"contains_{name}": True for name in self.relations}}
+
+
 def _options(metadata: Mapping[str, Any]) -> TaskOptions:
     names = [field.name for field in fields(TaskOptions)]
     for key in metadata:
@@ -182,6 +217,8 @@ def _options(metadata: Mapping[str, Any]) -> TaskOptions:
         )
     if given.get("split", "test") not in get_args(Split):
         raise TaskError(f"split {given['split']!r} is unknown; choose one of {', '.join(SPLITS)}.")
+    if given.get("match", RULES[0]) not in RULES:
+        raise TaskError(f"match {given['match']!r} is unknown; choose one of {', '.join(RULES)}.")
     for name, least in (("facts_per_bucket", 1), ("facts_seed", 0)):
         value = given.get(name, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -207,16 +244,39 @@ def _table(reference: str) -> MasteryTable:
 def _docs(options: TaskOptions, metadata: Mapping[str, Any], prompt: Callable[[Fact], str]) -> "dict[str, Dataset]":
     from datasets import Dataset
 
-    domain, bucket = cast(Domain, metadata["domain"]), int(metadata["bucket"])
-    table = _table(options.mastery)
+    table, domain = _table(options.mastery), cast(Domain, metadata["domain"])
     if not table.select(split=options.split):
         raise TaskError(f"{options.mastery} has no {options.split} facts; probe some, or choose another split.")
-    bucket_rows = table.select(split=options.split, domain=domain, buckets=(bucket,))
-    rows = choose_facts(bucket_rows, options.facts_per_bucket, options.facts_seed)
+    bucket = metadata.get("bucket")
+    rows = _tested_rows(table, options, domain, BUCKETS if bucket is None else (int(bucket),))
+    rule = options.match or str(table.protocol.get("match", RULES[0]))
     pool = _draw_examples(table, {row.fact.relation for row in rows}, options.facts_seed)
-    records = [_record(row, TESTED, prompt) for row in rows] or _stand_ins(options, domain, bucket)
-    records += [_record(row, EXAMPLE, prompt) for row in pool]
+    records = [_record(row, TESTED, prompt, rule) for row in rows] or _stand_ins(options, domain, bucket)
+    records += [_record(row, EXAMPLE, prompt, rule) for row in pool]
     return {"facts": Dataset.from_list(records, features=_features())}
+
+
+def _tested_rows(table: MasteryTable, options: TaskOptions, domain: Domain, buckets: Sequence[int]) -> list[ProbedFact]:
+    rows: list[ProbedFact] = []
+    for bucket in buckets:
+        there = table.select(split=options.split, domain=domain, buckets=(bucket,))
+        rows += choose_facts(there, options.facts_per_bucket, options.facts_seed)
+        if 0 < len(there) < _processes():
+            log.warning(
+                "bucket %d has %d facts (%s), fewer than the %d processes of this launch: data-parallel lm-eval stops "
+                "at such a task; launch fewer.",
+                bucket,
+                len(there),
+                domain.replace("_", "-"),
+                _processes(),
+            )
+    if len(buckets) > 1:  # relation by relation, so that each process of a data-parallel run meets every relation
+        rows.sort(key=lambda row: row.fact.relation)
+    return rows
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def choose_facts(rows: Sequence[ProbedFact], count: int | None, seed: int) -> tuple[ProbedFact, ...]:
@@ -243,7 +303,7 @@ def _draw_examples(table: MasteryTable, relations: set[str], seed: int) -> list[
     ]
 
 
-def _record(row: ProbedFact, role: str, prompt: Callable[[Fact], str]) -> dict[str, Any]:
+def _record(row: ProbedFact, role: str, prompt: Callable[[Fact], str], rule: str) -> dict[str, Any]:
     fact = row.fact
     return {
         "id": fact.id,
@@ -256,22 +316,23 @@ def _record(row: ProbedFact, role: str, prompt: Callable[[Fact], str]) -> dict[s
         "prompt": prompt(fact),
         "gold": list(fact.answers),
         "answers": list(_aliases().expand(fact.relation, fact.answers)),
+        "match": rule,
         "role": role,
     }
 
 
-def _stand_ins(options: TaskOptions, domain: Domain, bucket: int) -> list[dict[str, Any]]:
+def _stand_ins(options: TaskOptions, domain: Domain, bucket: int | None) -> list[dict[str, Any]]:
     """Return documents that score nothing, one for each process: lm-eval cannot load a task without documents."""
     log.warning(
-        "bucket %d has no %s facts (%s) in %s: it is left out of the mean.",
-        bucket,
+        "%s has no %s facts (%s) in %s: it is left out of the mean.",
+        "the table" if bucket is None else f"bucket {bucket}",
         options.split,
         domain.replace("_", "-"),
         options.mastery,
     )
     stand_in = Fact(EMPTY, EMPTY, domain, options.split, EMPTY, EMPTY, (EMPTY,))
-    row = ProbedFact(stand_in, None, None, 0.0, bucket, ())
-    return [_record(row, EMPTY, lambda fact: "no fact") for _ in range(int(os.environ.get("WORLD_SIZE", "1")))]
+    row = ProbedFact(stand_in, None, None, 0.0, bucket or 0, ())
+    return [_record(row, EMPTY, lambda fact: "no fact", RULES[0])] * _processes()
 
 
 def _features() -> Any:
@@ -286,6 +347,7 @@ def _features() -> Any:
         ("prompt", text),
         ("gold", texts),
         ("answers", texts),
+        ("match", text),
         ("role", text),
     )
     return Features(dict(kinds))
@@ -297,5 +359,5 @@ def _aliases() -> Any:
 
 
 @functools.lru_cache(maxsize=65536)
-def _matcher(answers: tuple[str, ...]) -> Matcher:
-    return Matcher(answers)
+def _matcher(answers: tuple[str, ...], rule: str) -> Matcher:
+    return Matcher(answers, rule)

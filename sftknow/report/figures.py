@@ -364,7 +364,12 @@ def _sweep_drawing(
             axes.minorticks_off()
             axes.set_xlabel("parameters restored, %")
         axes.set_ylim(*_shared_limits(results))
-        _head(axes, f"Tuned on bucket {bucket}", f"accuracy {IN_WORDS[domain]}, %; dotted: unrestored")
+        samples = next(sweep.n for strategy in lines for sweep in results.sweeps_of(bucket, strategy))
+        _head(
+            axes,
+            f"Tuned on bucket {bucket}, {samples:,} samples",
+            f"accuracy {IN_WORDS[domain]}, %; dotted: unrestored",
+        )
         _end_labels(axes, labels)
 
     return draw

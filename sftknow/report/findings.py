@@ -19,8 +19,8 @@ from sftknow.report.verdicts import (
     Finding,
     Part,
     basis,
-    closing,
     combine,
+    contradicts,
     count,
     percent,
 )
@@ -95,8 +95,8 @@ def divergence_grows(results: Results) -> Finding:
     key, title = "divergence", "The model drifts further with more samples, most on unknown facts"
     rule = (
         "Three parts, all of which decide: KL at the largest minus the smallest size, lowest bucket; that growth minus "
-        "the highest bucket's; and the slope of accuracy on test bucket 4 against KL over all runs (a loss of less "
-        "than one point per nat counts as none)."
+        "the highest bucket's; and the slope of accuracy on test bucket 4 against KL over all runs, within training "
+        "buckets (a loss of less than one point per nat counts as none)."
     )
     pair = _extremes(results)
     if not pair:
@@ -208,10 +208,22 @@ def _finding(
     measured = next((part.measured for part in parts if part.measured is not None), None)
     verdict = combine(parts)
     rests_on = f"; {basis(measured, unit, facts)}" if measured is not None else ""
-    end = closing(measured, verdict) if measured is not None and verdict == OPEN else ""
-    return Finding(
-        key, title, rule, verdict, f"{text[0].upper()}{text[1:]}{rests_on}{end}.", tuple(parts), PAPER.get(key)
-    )
+    sentence = f"{text[0].upper()}{text[1:]}{rests_on}{_reason(parts, verdict)}."
+    return Finding(key, title, rule, verdict, sentence, tuple(parts), PAPER.get(key))
+
+
+def _reason(parts: Sequence[Part], verdict: str) -> str:
+    """Say why a finding does not hold or cannot be told, by the parts that are to blame."""
+    if verdict == HOLDS:
+        return ""
+    if any(part.measured is not None and part.measured.margin is None for part in parts):
+        return "; one seed cannot tell"
+    deciding = [part for part in parts if part.decides]
+    if opposite := [part.label for part in parts if contradicts(part)]:
+        return f"; the opposite shows ({', '.join(opposite)})"
+    blamed = [part.label for part in deciding if part.verdict == verdict]
+    word = "it does not show" if verdict == FAILS else "too close to tell"
+    return f"; {word}" if len(deciding) == 1 else f"; {word}: {', '.join(blamed)}"
 
 
 def _extremes(results: Results) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ def slope_part(results: Results) -> Part:
         f"accuracy on test bucket {MASTERED} changes by {100 * line.slope:+.1f} ± {100 * half:.1f} points per nat "
         f"within training buckets (r = {line.correlation:+.2f}, {line.count} runs)"
     )
-    return Part(label, verdict, text)
+    return Part(label, verdict, text.replace("-", "−"))
 
 
 def mean_accuracy(runs: Sequence[Run], domain: str) -> float:

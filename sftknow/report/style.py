@@ -31,7 +31,7 @@ DARK: Mapping[str, str] = {
 }
 INK_DARK = "#ececf0"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
-PANEL_INCHES = (4.45, 3.25)
+PANEL_INCHES = {2: (4.2, 3.1), 3: (3.3, 2.9)}
 SPACING: Mapping[str, Any] = {"w_pad": 0.06, "h_pad": 0.06, "wspace": 0.04, "hspace": 0.06}
 SETTINGS: Mapping[str, Any] = {
     "axes.axisbelow": True,
@@ -89,15 +89,18 @@ class Figure:
     columns: int = 2
 
 
-def inline_svg(panel: Panel) -> str:
-    """Return one panel as an <svg> element for a page that defines the colours."""
-    svg = _clean(_saved([panel], 1, panel.name, "svg").decode("utf-8"), panel.name)
+def inline_svg(panel: Panel, columns: int) -> str:
+    """Return one panel of a figure of so many columns as an <svg> element for a page that defines the colours."""
+    svg = _clean(_saved([panel], 1, PANEL_INCHES[columns], panel.name, "svg").decode("utf-8"), panel.name)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{_escaped(panel.alt)}" ', 1)
 
 
 def standalone_svg(figure: Figure) -> str:
     """Return a whole figure as an SVG file that carries its own colours, light and dark."""
-    svg = _clean(_saved(figure.panels, figure.columns, figure.name, "svg").decode("utf-8"), figure.name)
+    svg = _clean(
+        _saved(figure.panels, figure.columns, PANEL_INCHES[figure.columns], figure.name, "svg").decode("utf-8"),
+        figure.name,
+    )
     alt = _escaped(f"{figure.title}: {' '.join(panel.alt for panel in figure.panels)}")
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
     return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}<style>{variables('svg')}</style>", svg, count=1)
@@ -105,7 +108,7 @@ def standalone_svg(figure: Figure) -> str:
 
 def png(figure: Figure) -> bytes:
     """Return a whole figure as PNG on white, 200 dots per inch."""
-    return _saved(figure.panels, figure.columns, figure.name, "png")
+    return _saved(figure.panels, figure.columns, PANEL_INCHES[figure.columns], figure.name, "png")
 
 
 def variables(selector: str) -> str:
@@ -119,7 +122,7 @@ def _declarations(ink: str, colours: Mapping[str, str]) -> str:
     return f"color:{ink};" + "".join(f"--{name}:{colour};" for name, colour in colours.items())
 
 
-def _saved(panels: Sequence[Panel], columns: int, name: str, form: str) -> bytes:
+def _saved(panels: Sequence[Panel], columns: int, size: tuple[float, float], name: str, form: str) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -128,9 +131,7 @@ def _saved(panels: Sequence[Panel], columns: int, name: str, form: str) -> bytes
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS, "svg.hashsalt": name, "backend": "agg"}):
-        canvas = Canvas(
-            figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout=ConstrainedLayoutEngine(**SPACING)
-        )
+        canvas = Canvas(figsize=(size[0] * columns, size[1] * rows), layout=ConstrainedLayoutEngine(**SPACING))
         FigureCanvasAgg(canvas)
         for index, panel in enumerate(panels):
             panel.draw(canvas.add_subplot(rows, columns, index + 1))

@@ -12,7 +12,6 @@ from sftknow.report.verdicts import (
     SMALLEST_POINTS,
     Measured,
     Part,
-    closing,
     difference,
     judge,
     measure,
@@ -61,13 +60,9 @@ def more_part(results: Results, low: int, high: int, at: float) -> Part | None:
         return None
     arms = _averaged(_gains(lows, at, "in_domain")) + _averaged(_gains(highs, at, "in_domain"), -1.0)
     measured = measure(arms, (len(lows), len(highs)), *_gain_spread(results, at, "in_domain"))
-    verdict = judge(measured)
     gain = _gain(results, high, at, "in_domain")
-    text = (
-        f"after bucket {high} the change is {difference(gain)} in domain, {difference(measured)} apart"
-        f"{closing(measured, verdict)}"
-    )
-    return Part("more than on the highest bucket", verdict, text, measured)
+    text = f"after bucket {high} the change is {difference(gain)} in domain, {difference(measured)} apart"
+    return Part("more than on the highest bucket", judge(measured), text, measured)
 
 
 def shape_part(results: Results, bucket: int) -> Part | None:
@@ -82,13 +77,12 @@ def shape_part(results: Results, bucket: int) -> Part | None:
     arms = _averaged(_gains(sweeps, best, "in_domain", since=last))
     spread_of = _gain_spread(results, best, "in_domain", since=last)
     measured = measure(arms, (len(sweeps),), *spread_of, looks=len(percents) - 1)
-    verdict = judge(measured)
     numbers = f"{percent(means[best])} at {best:g}%, {percent(means[last])} at {last:g}%"
     if measured.effect > 0:
-        text = f"accuracy in domain peaks and falls: {numbers}{closing(measured, verdict)}"
+        text = f"accuracy in domain peaks and falls: {numbers}"
     else:
         text = f"accuracy in domain has not turned by {last:g}%: {numbers}"
-    return Part("rises, then falls", verdict, text, measured, decides=False)
+    return Part("rises, then falls", judge(measured), text, measured, decides=False)
 
 
 def control_part(results: Results, bucket: int, domain: str, *, decides: bool) -> Part | None:

@@ -126,14 +126,3 @@ def basis(measured: Measured, unit: str = "points", facts: str = "test fact") ->
     scale, form = (100.0, ".1f") if unit == "points" else (1.0, ".2f")
     spread = f" with sd {scale * measured.sd:{form}} {unit}" if measured.sd is not None else ""
     return f"{count(measured.seeds, 'seed')}{spread}, {count(measured.facts, facts)}"
-
-
-def closing(measured: Measured, verdict: str) -> str:
-    """Write the end of a sentence where the numbers alone do not decide."""
-    if measured.margin is None:
-        return "; one seed cannot tell"
-    if verdict == HOLDS:
-        return ""
-    if measured.effect < -measured.margin:
-        return "; the opposite of what the paper found"
-    return "; it does not show" if verdict == FAILS else "; too close to tell"

@@ -39,9 +39,20 @@ def jensen_shannon(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
 
 
 def top_ids(logits: ArrayLike, k: int) -> NDArray[np.int64]:
-    """Return the ids of the k highest logits of each row, highest first; ties go to the lower id."""
+    """Return the ids of the k highest logits of each row, highest first; ties go to the lower id.
+
+    Args:
+        logits: shape ``(rows, tokens)``.
+        k: from 1 to the number of tokens.
+    """
     values = np.asarray(logits)
-    return np.argsort(-values, axis=-1, kind="stable")[..., :k].astype(np.int64)
+    threshold = -np.partition(-values, k - 1, axis=-1)[:, k - 1 : k]
+    above, equal = values > threshold, values == threshold
+    room = k - above.sum(axis=-1, keepdims=True)
+    chosen = above | (equal & (equal.cumsum(axis=-1) <= room))
+    ids = chosen.nonzero()[1].reshape(len(values), k)
+    order = np.argsort(-np.take_along_axis(values, ids, -1), axis=-1, kind="stable")
+    return np.take_along_axis(ids, order, -1)
 
 
 def kl_top_k(tuned: ArrayLike, base: ArrayLike, k: int = 10) -> NDArray[np.float64]:

@@ -128,18 +128,24 @@ def batches(
     order = sorted(range(len(encoded)), key=lambda number: -len(encoded[number].ids))
     first_row = np.cumsum([0, *(len(item.positions) for item in encoded)])
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    with _evaluating(model), counter(label=label, total=len(encoded), unit="prompt") as shown:
+    bar = counter(label=label, total=len(encoded), unit="prompt") if len(chunks) > 1 else contextlib.nullcontext()
+    with _evaluating(model), bar as shown:
         for chunk in chunks:
             items = [encoded[number] for number in chunk]
             with torch.inference_mode():
-                values = _forward(model, items)
+                values = forward(model, items)
                 values = values[:, :width] if width else values
             index = [first_row[number] + step for number in chunk for step in range(len(encoded[number].positions))]
             yield np.asarray(index, dtype=np.int64), values
-            shown.update(len(chunk))
+            if shown is not None:
+                shown.update(len(chunk))
 
 
-def _forward(model: Any, items: Sequence[Encoded]) -> Any:
+def forward(model: Any, items: Sequence[Encoded]) -> Any:
+    """Run one batch and return its float32 logits at the wanted positions, shape ``(rows, vocabulary)``.
+
+    Gradients flow unless the caller switched them off; the model stays in its mode.
+    """
     import torch
 
     device = next(model.parameters()).device
@@ -159,6 +165,8 @@ def _forward(model: Any, items: Sequence[Encoded]) -> Any:
 
 
 def _keeps_logits(model: Any) -> bool:
+    model = getattr(model, "module", model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(type(model).forward).parameters
 
 

@@ -75,10 +75,17 @@ def kl_prompts(
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt as tokens: ``ids`` and the ``positions`` whose next-token logits are wanted."""
+    """A prompt as tokens.
+
+    Attributes:
+        ids: the tokens a model reads.
+        positions: those whose next-token logits are wanted.
+        next_ids: the gold tokens at those positions, where answers are known.
+    """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
+    next_ids: tuple[int, ...] = ()
 
 
 def encode(tokenizer: Any, prompts: Sequence[KLPrompt], positions: Positions = "first") -> list[Encoded]:
@@ -110,7 +117,8 @@ def encode(tokenizer: Any, prompts: Sequence[KLPrompt], positions: Positions = "
 def _answer_positions(start: Sequence[int], whole: Sequence[int]) -> Encoded:
     pairs = zip(start, whole, strict=False)
     shared = next((index for index, (left, right) in enumerate(pairs) if left != right), min(len(start), len(whole)))
-    return Encoded(tuple(whole[:-1]), tuple(range(max(shared, 1) - 1, len(whole) - 1)))
+    begin = max(shared, 1)
+    return Encoded(tuple(whole[:-1]), tuple(range(begin - 1, len(whole) - 1)), tuple(whole[begin:]))
 
 
 def _without_eos(ids: Sequence[int], tokenizer: Any) -> list[int]:

@@ -37,7 +37,7 @@ def count_changes(base: Path, tuned: Path) -> Changes:
     """
     from safetensors import safe_open
 
-    before, after = _tensor_files(base), _tensor_files(tuned)
+    before, after = tensor_files(base), tensor_files(tuned)
     parameters = changed = 0
     for name in sorted(before.keys() & after.keys()):
         with safe_open(before[name], framework="pt") as old_file, safe_open(after[name], framework="pt") as new_file:
@@ -49,7 +49,8 @@ def count_changes(base: Path, tuned: Path) -> Changes:
     return Changes(parameters, changed)
 
 
-def _tensor_files(folder: Path) -> dict[str, Path]:
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Return the shard that holds each tensor of a checkpoint, by tensor name."""
     from safetensors import safe_open
 
     files = {}

@@ -18,7 +18,7 @@ def training_rows(facts: Sequence[Fact]) -> list[dict[str, str]]:
 
 
 def tokenized_rows(
-    rows: Sequence[dict[str, str]], tokenizer: Any, *, completion_only: bool = True
+    rows: Sequence[dict[str, str]], tokenizer: Any, *, eos: str | None = None, completion_only: bool = True
 ) -> list[dict[str, list[int]]]:
     """Tokenize rows as TRL does: EOS appended, whole text at once, labels only where prompt and text part ways.
 
@@ -27,12 +27,13 @@ def tokenized_rows(
     Args:
         rows: prompt/completion text.
         tokenizer: a fast tokenizer of transformers; its default special tokens are kept, so BOS comes first.
+        eos: text of the token that ends a row; None for the tokenizer's own.
         completion_only: false puts a label on every token.
 
     Returns:
         ``input_ids`` and ``labels`` of each row; -100 marks what carries no loss.
     """
-    texts = [_with_eos(row, tokenizer.eos_token) for row in rows]
+    texts = [_with_eos(row, eos or tokenizer.eos_token) for row in rows]
     prompts = tokenizer([row["prompt"] for row in rows])["input_ids"]
     wholes = tokenizer(texts)["input_ids"]
     result = []

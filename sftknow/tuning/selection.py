@@ -69,12 +69,12 @@ def select_facts(
         raise ConfigError(f"{n} training facts were asked for; give 1 or more, or `all`.")
     rows = table.select(split="train", domain="in_domain", buckets=wanted)
     test = table.select(split="test")
-    candidates = _apart_from(rows, test)
+    candidates = apart_from(rows, test)
     relations = sorted({row.fact.relation for row in table.select(split="train", domain="in_domain")})
     size = len(candidates) if n == "all" else n
     if (len(candidates) < size and not allow_fewer) or not candidates:
         raise ConfigError(_too_few(wanted, size, candidates, rows))
-    drawn = _take_turns(candidates, relations, seed)[:size]
+    drawn = take_turns(candidates, relations, seed)[:size]
     counts = Counter(row.fact.relation for row in drawn)
     shortfalls: dict[str, int] = {}
     if n != "all":
@@ -110,9 +110,10 @@ def parse_buckets(buckets: int | str | Collection[int]) -> tuple[int, ...]:
     return tuple(sorted(set(chosen)))
 
 
-def _apart_from(rows: Sequence[ProbedFact], test: Sequence[ProbedFact]) -> list[ProbedFact]:
-    subjects = {row.fact.subject.casefold() for row in test}
-    questions = {row.fact.question.casefold() for row in test}
+def apart_from(rows: Sequence[ProbedFact], others: Sequence[ProbedFact]) -> list[ProbedFact]:
+    """Return the rows that share neither subject nor question with any of the others."""
+    subjects = {row.fact.subject.casefold() for row in others}
+    questions = {row.fact.question.casefold() for row in others}
     return [
         row
         for row in rows
@@ -120,7 +121,8 @@ def _apart_from(rows: Sequence[ProbedFact], test: Sequence[ProbedFact]) -> list[
     ]
 
 
-def _take_turns(rows: Sequence[ProbedFact], relations: Sequence[str], seed: int) -> list[ProbedFact]:
+def take_turns(rows: Sequence[ProbedFact], relations: Sequence[str], seed: int) -> list[ProbedFact]:
+    """Order rows so that relations alternate, each relation's own facts shuffled by seed."""
     piles = {relation: [row for row in rows if row.fact.relation == relation] for relation in relations}
     for relation, pile in piles.items():
         pile.sort(key=lambda row: row.fact.id)

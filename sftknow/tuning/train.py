@@ -1,33 +1,33 @@
 """Fine-tune a base model on facts of chosen mastery with TRL's SFTTrainer, and say what changed."""
 
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sftknow.errors import ConfigError
+from sftknow.errors import DataError
+from sftknow.kl.prompts import KLPrompt
 from sftknow.mastery.table import RECORD_FILE, MasteryTable, read_mastery
-from sftknow.models import load_model, load_tokenizer, resolve_model
-from sftknow.records import check_output_folder, digest, file_identity, new_folder, write_record
-from sftknow.tuning.changes import Changes, count_changes
-from sftknow.tuning.data import check_answers_fit, tokenized_rows, training_rows
+from sftknow.models import resolve_model
+from sftknow.records import (
+    check_output_folder,
+    digest,
+    file_identity,
+    library_versions,
+    new_folder,
+    read_record,
+    write_record,
+)
+from sftknow.tuning.changes import Changes
+from sftknow.tuning.mastered import mastered_prompts
+from sftknow.tuning.recipe import Recipe, check_options
+from sftknow.tuning.resume import shared_work, work_folder
+from sftknow.tuning.save import gather_weights, save_checkpoint
 from sftknow.tuning.selection import Selection, parse_buckets, select_facts
-from sftknow.tuning.settings import check_settings, default_arguments, sft_config, split_batch
+from sftknow.tuning.settings import check_settings
+from sftknow.tuning.setup import Setup, set_up
 
 RECORD = "sft.json"
-Precision = Literal["float32", "bf16", "bf16-mixed"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "bf16-mixed")
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-    "generation_config.json",
-)
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class TrainResult:
         folder: the tuned checkpoint, an ordinary Hugging Face folder.
         selection: the facts it was tuned on.
         losses: training loss at each logged update, as (update, loss).
-        changes: parameters that differ from the base at all.
+        changes: parameters that differ from the base at all; None for an adapter that was not merged.
         record: ``sft.json`` as written.
     """
 
     folder: Path
     selection: Selection
     losses: tuple[tuple[int, float], ...]
-    changes: Changes
+    changes: Changes | None
     record: Mapping[str, Any]
 
 
@@ -57,15 +57,9 @@ def train(
     bucket: int | str | Collection[int],
     n: int | Literal["all"],
     seed: int,
-    learning_rate: float = 1e-5,
-    batch_size: int = 8,
-    micro_batch: int | None = None,
-    epochs: float = 1,
-    precision: Precision | None = None,
-    device: str = "cpu",
-    settings: Mapping[str, Any] | None = None,
-    allow_fewer: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
+    **options: Any,
 ) -> TrainResult:
     """Fine-tune a base model on facts of one or several mastery buckets.
 
@@ -79,17 +73,11 @@ def train(
         bucket: 0 to 4, several, or ``mixed``.
         n: number of facts, or ``all``.
         seed: fixes both the draw of facts and the order of training.
-        learning_rate: peak learning rate.
-        batch_size: facts per update, over all processes.
-        micro_batch: facts per process and forward pass; the rest of a batch is accumulated.
-        epochs: passes over the facts.
-        precision: ``float32``, ``bf16`` (weights and updates in bf16), ``bf16-mixed`` (float32 weights, bf16
-            arithmetic); None trains in the dtype of the base. The checkpoint is stored in the base's dtype, except
-            that ``bf16`` stores bf16.
-        device: torch device, ``cpu`` or ``cuda``.
-        settings: any other field of TRL's SFTConfig.
-        allow_fewer: take what there is where the bucket has fewer than ``n`` facts.
-        overwrite: replace an existing folder ``out``.
+        resume: go on from the last checkpoint of the same run, if there is one.
+        overwrite: replace an existing folder ``out``, and forget a stopped run.
+        **options: fields of :class:`sftknow.tuning.recipe.Recipe`: ``learning_rate``, ``batch_size``, ``epochs``,
+            ``precision``, ``device``, ``settings`` (any other field of TRL's SFTConfig), ``allow_fewer``, ``lora``,
+            ``kl_weight``, ``drift_every``, ``save_steps`` and more.
 
     Returns:
         The folder, the facts, the losses and the share of parameters that changed.
@@ -101,110 +89,97 @@ def train(
 
     Source: the paper's section on fine-tuning.
     """
-    settings = dict(settings or {})
-    if precision is not None and precision not in PRECISIONS:
-        raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
+    check_options(options)
+    recipe = Recipe(buckets=parse_buckets(bucket), n=n, seed=seed, **options)
     check_output_folder(out, overwrite=overwrite)
-    table_identity = _table_identity(table)
+    check_settings(recipe.settings)
+    made_from = {"mastery": _table_identity(table)}
     table = table if isinstance(table, MasteryTable) else read_mastery(Path(table))
-    selection = select_facts(table, parse_buckets(bucket), n, seed, allow_fewer=allow_fewer)
-    check_settings(settings)
-    folder, identity = resolve_model(base)
-    arguments = {
-        "bucket": list(parse_buckets(bucket)),
-        "n": n,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "epochs": epochs,
-        "precision": precision,
-        "device": device,
-        "settings": settings,
-    }
-    trainer, stored_dtype = _trainer(folder, out, selection, arguments, seed)
-    try:
-        trainer.train()
-        with new_folder(out, overwrite=overwrite) as staging:
-            _save(trainer, folder, staging, stored_dtype)
-            changes = count_changes(folder, staging)
-            losses = tuple((entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-            record = write_record(
-                staging / RECORD,
-                "sft",
-                _body(selection, arguments, losses, changes, trainer),
-                made_from={"base": identity, "mastery": table_identity},
-                seeds={"selection": seed, "training": seed},
-            )
-    finally:
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    return TrainResult(Path(out), selection, losses, changes, record)
+    selection = select_facts(table, recipe.buckets, n, seed, allow_fewer=recipe.allow_fewer)
+    watch, preserve = _prompts(table, selection, recipe)
+    folder, made_from["base"] = resolve_model(base)
+    check_same_base(table, made_from["base"])
+    work = work_folder(out)
+    key = _key(made_from["base"], selection, (*watch, *preserve), recipe)
+    with shared_work(work, key, recipe.device, resume=resume, overwrite=overwrite) as checkpoint:
+        setup = set_up(folder, work, selection, recipe, preserve=preserve, watch=watch)
+        setup.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return _finish(setup, selection, recipe, folder, Path(out), made_from, overwrite)
 
 
-def _trainer(folder: Path, out: Path, selection: Selection, arguments: Mapping[str, Any], seed: int) -> tuple[Any, Any]:
-    from datasets import Dataset
+def check_same_base(table: MasteryTable, base: Mapping[str, Any]) -> None:
+    """Refuse a mastery table probed on another model: buckets say what one base knows.
 
-    from sftknow.tuning.trainer import FactTrainer
-
-    settings = {"max_length": None, **arguments["settings"]}
-    tokenizer = load_tokenizer(folder)
-    rows = tokenized_rows(
-        training_rows(selection.facts), tokenizer, completion_only=settings.get("completion_only_loss") is not False
-    )
-    check_answers_fit(rows, selection.facts, settings["max_length"])
-    precision = arguments["precision"]
-    model = load_model(folder, dtype="auto", device="cpu")
-    base_dtype = model.dtype
-    model = model.to(_training_dtype(base_dtype, precision))
-    per_device, accumulation = split_batch(arguments["batch_size"], 1, arguments["micro_batch"])
-    defaults = default_arguments(
-        learning_rate=arguments["learning_rate"],
-        epochs=arguments["epochs"],
-        seed=seed,
-        per_device=per_device,
-        accumulation=accumulation,
-        device=arguments["device"],
-        mixed=precision == "bf16-mixed",
-    )
-    config = sft_config(defaults, settings, _work_folder(out))
-    try:
-        trainer = FactTrainer(
-            model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    Raises:
+        DataError: the table names another model's digest.
+    """
+    probed = table.made_from.get("model", {}).get("digest")
+    if probed is not None and probed != base["digest"]:
+        raise DataError(
+            f"the mastery table was probed on {table.made_from['model'].get('path')} (digest {probed[:12]}), not on "
+            f"{base['path']} (digest {base['digest'][:12]}); probe this base, or give the one the table is of."
         )
-    except (ValueError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"the trainer cannot be set up ({type(error).__name__}: {reason}); change it.") from error
-    return trainer, model.dtype if precision == "bf16" else base_dtype
 
 
-def _training_dtype(base: Any, precision: Precision | None) -> Any:
-    import torch
-
-    if precision is None:
-        return base
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def _save(trainer: Any, base: Path, staging: Path, dtype: Any) -> None:
-    """Write weights and config in the stored dtype, and the base's tokenizer files as they are."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.to(dtype).save_pretrained(staging)
-    for pattern in TOKENIZER_FILES:
-        for path in sorted(base.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, staging / path.name)
-    for path in staging.glob("*.safetensors"):
-        path.chmod(0o644)
+def _prompts(table: MasteryTable, selection: Selection, recipe: Recipe) -> tuple[list[KLPrompt], list[KLPrompt]]:
+    """Return the facts to watch and those to preserve, apart from each other."""
+    watched = recipe.drift_facts if recipe.drift_every else 0
+    preserved = recipe.kl_facts if recipe.kl_weight else 0
+    if not watched + preserved:
+        return [], []
+    prompts = mastered_prompts(table, selection, watched + preserved, recipe.seed)
+    if (watched and len(prompts) < 2) or (preserved and len(prompts) <= watched):
+        watched = len(prompts) // 2 if preserved else len(prompts)
+    return prompts[:watched], prompts[watched:]
 
 
-def _body(
-    selection: Selection,
-    arguments: Mapping[str, Any],
-    losses: tuple[tuple[int, float], ...],
-    changes: Changes,
-    trainer: Any,
-) -> dict[str, Any]:
+def _key(base: Mapping[str, Any], selection: Selection, prompts: Sequence[KLPrompt], recipe: Recipe) -> dict[str, str]:
+    options = {name: value for name, value in recipe.to_record().items() if name != "save_steps"}
     return {
-        "arguments": dict(arguments),
+        "base": base["digest"],
+        "facts": digest([fact.id for fact in selection.facts]),
+        "prompts": digest([[prompt.id, prompt.text] for prompt in prompts]),
+        "libraries": digest(library_versions()),
+        **{name: digest(value) for name, value in options.items()},
+    }
+
+
+def _finish(
+    setup: Setup,
+    selection: Selection,
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+    made_from: Mapping[str, Mapping[str, Any]],
+    overwrite: bool,
+) -> TrainResult:
+    """Gather the weights from every process; the first writes the folder, the others wait and read its record."""
+    trainer = setup.trainer
+    state = gather_weights(trainer)
+    changes = None
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        name = made_from["base"]["hub_id"] or made_from["base"]["path"]
+        with new_folder(out, overwrite=overwrite) as staging:
+            changes = save_checkpoint(model, state, base, staging, dtype=setup.dtype, lora=recipe.lora, base_name=name)
+            body = _body(setup, selection, recipe, changes)
+            seeds = {"selection": recipe.seed, "training": recipe.seed}
+            write_record(staging / RECORD, "sft", body, made_from=made_from, seeds=seeds)
+    trainer.accelerator.wait_for_everyone()
+    record = read_record(out / RECORD, "sft")
+    losses = tuple((step, loss) for step, loss in record["losses"])
+    if record["changed"] is not None:
+        changes = Changes(record["changed"]["parameters"], record["changed"]["changed"])
+    return TrainResult(out, selection, losses, changes, record)
+
+
+def _body(setup: Setup, selection: Selection, recipe: Recipe, changes: Changes | None) -> dict[str, Any]:
+    trainer, drift = setup.trainer, setup.drift
+    history = trainer.state.log_history
+    body = {
+        "arguments": recipe.to_record(),
+        "processes": trainer.accelerator.num_processes,
+        "dtype": setup.dtype,
         "fact_ids": [fact.id for fact in selection.facts],
         "facts": len(selection.facts),
         "per_relation": dict(selection.per_relation),
@@ -213,9 +188,30 @@ def _body(
         "available": selection.available,
         "set_aside": selection.set_aside,
         "updates": trainer.state.global_step,
-        "losses": [list(entry) for entry in losses],
-        "changed": {**asdict(changes), "fraction": changes.fraction},
+        "losses": [[entry["step"], entry["loss"]] for entry in history if "loss" in entry],
+        "changed": None if changes is None else {**asdict(changes), "fraction": changes.fraction},
     }
+    if trainer.preservation is not None:
+        body["preservation"] = {
+            "weight": recipe.kl_weight,
+            "direction": trainer.preservation.direction,
+            "support": trainer.preservation.support,
+            "positions": "first token",
+            "facts": len(trainer.preservation),
+            "kl": [[entry["step"], entry["kl"]] for entry in history if "kl" in entry],
+        }
+    if drift is not None:
+        body["drift"] = {
+            "every": drift.every,
+            "stop_above": drift.stop_above,
+            "stopped_at": drift.stopped_at,
+            "best_step": drift.best_step,
+            "base_accuracy": drift.base_accuracy,
+            "measured": [
+                [entry["step"], entry["drift_kl"], entry["drift_accuracy"]] for entry in history if "drift_kl" in entry
+            ],
+        }
+    return body
 
 
 def _table_identity(table: MasteryTable | str | Path) -> dict[str, Any]:
@@ -223,8 +219,3 @@ def _table_identity(table: MasteryTable | str | Path) -> dict[str, Any]:
         return {"rows": len(table.rows), "digest": digest([[row.fact.id, row.bucket] for row in table.rows])}
     path = Path(table) / RECORD_FILE
     return file_identity(path) if path.is_file() else {"path": str(table)}
-
-
-def _work_folder(out: Path) -> Path:
-    out = Path(out).absolute()
-    return out.with_name(f".{out.name}.work")

@@ -14,8 +14,9 @@ def bar(items: Iterable[Item], *, label: str, total: int | None = None, unit: st
     return iter(tqdm(items, desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False))
 
 
-def counter(*, label: str, total: int, unit: str = "it") -> Any:
+def counter(*, label: str, total: int, unit: str = "it", unit_scale: bool = False) -> Any:
     """Return a tqdm bar that the caller advances by hand, in a ``with`` block."""
     from tqdm import tqdm
 
-    return tqdm(desc=label, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+    silent = not sys.stderr.isatty()
+    return tqdm(desc=label, total=total, unit=unit, unit_scale=unit_scale, disable=silent, leave=False)

@@ -53,7 +53,20 @@ def write_record(
     Raises:
         DataError: the folder cannot be written.
     """
-    record = {
+    record = make_record(kind, body, made_from=made_from, seeds=seeds)
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return record
+
+
+def make_record(
+    kind: str,
+    body: Mapping[str, Any],
+    *,
+    made_from: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: Mapping[str, int] | Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Return a record as :func:`write_record` writes it, without writing."""
+    return {
         "schema": f"sftknow.{kind}/{SCHEMA_VERSIONS[kind]}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": library_versions(),
@@ -61,8 +74,6 @@ def write_record(
         "made_from": dict(made_from or {}),
         **body,
     }
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return record
 
 
 def read_record(path: Path, kind: str) -> dict[str, Any]:

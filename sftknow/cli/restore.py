@@ -1,0 +1,58 @@
+"""`sftknow-restore`: undo the parameter updates that moved most."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from sftknow.cli.common import CONTEXT, add_common_options, examples, run, set_up_logging
+
+
+@examples(
+    "sftknow-restore meta-llama/Llama-3.1-8B ./tuned --out ./restored --top 20",
+    "sftknow-restore ./base ./tuned --out ./sweep --top 1 --top 5 --top 20 --top 60",
+    "sftknow-restore ./base ./tuned --dry-run --top 20 --region mlp --layers 0-3 --json",
+)
+@click.command(context_settings=CONTEXT)
+@click.argument("base")
+@click.argument("tuned")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; several --top fill top-5, top-20, ...")
+@click.option("--top", type=float, multiple=True, default=(20.0,), help="Percent of parameters to restore; repeatable.")
+@click.option(
+    "--strategy", default="top", help="top: largest change first; bottom: smallest first; random.", metavar="NAME"
+)
+@click.option(
+    "--region",
+    default="transformer",
+    metavar="NAME",
+    help="transformer, attention, mlp, embedding, all or regex:PATTERN.",
+)
+@click.option("--layers", metavar="RANGES", help="Only these blocks, such as 0-3,28-31.")
+@click.option("--rank-by", default="relative", metavar="NAME", help="relative: |s - p| / |p|; absolute: |s - p|.")
+@click.option("--of", default="region", metavar="NAME", help="Percent of the whole region, or of what changed in it.")
+@click.option("--seed", type=int, default=0, help="Fixes random choices and the order of equals.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: one for each core]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --out once the new one is complete.")
+@click.option("--dry-run", is_flag=True, help="Report thresholds and statistics, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON instead of tables.")
+@add_common_options
+def restore_command(
+    base: str, tuned: str, top: tuple[float, ...], as_json: bool, verbose: bool, debug: bool, **options: Any
+) -> None:
+    """Undo the updates of TUNED that moved most, giving back BASE's values.
+
+    BASE and TUNED are model folders or Hub ids (org/name@revision). Base values are copied bit for bit where they are
+    restored, tuned ones everywhere else; the result is an ordinary Hugging Face folder with a restoration.json.
+    """
+    set_up_logging(verbose, debug)
+    from sftknow.restoration.restore import restore
+    from sftknow.restoration.tables import show
+
+    record = restore(base, tuned, top=list(top), **options)
+    click.echo(json.dumps(record, indent=1, ensure_ascii=False) if as_json else show(record))
+
+
+def main() -> NoReturn:
+    """Run `sftknow-restore`."""
+    run(restore_command, "sftknow-restore")

@@ -1,0 +1,186 @@
+"""The kernel: how far each parameter moved, and what follows from it for one chunk of one tensor.
+
+The measures follow section "Parameter level" of the method: relative r = |s - p| / (|p| + 1e-8) and absolute
+|s - p|, in float32 and bit for bit as NumPy computes them. The order of non-negative float32 numbers is the order of
+their bit patterns, so ranks are integers. Values are decoded block by block in cache; no tensor is held in float32.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from sftknow.restoration.compiled import compiled, compiled_sum
+from sftknow.restoration.ties import mix
+from sftknow.restoration.values import Bytes, Floats, decode
+
+BIN_SHIFT = 14
+"""Values that share all but their lowest 14 bits fall into one coarse bin."""
+BINS = 1 << (31 - BIN_SHIFT)
+ZERO_SLOTS = 16
+"""Unchanged parameters are counted over 16 slots in turn, so that no slot waits for its own last update."""
+COUNT_SHIFT = 40
+"""A slot packs a count (upper 24 bits) and the sum of the counted values' low 14 bits (lower 40 bits)."""
+FLUSH_AFTER = 1 << 23
+"""Elements after which slots are emptied, before either half can overflow."""
+HAS_TIES = 32
+"""Flag in a table entry: the bin holds a value whose ties are counted; below it the shift, above it the slot."""
+TIE_BINS = 1 << 16
+TIE_SHIFT = 48
+
+BLOCK = 2048
+TIES_LISTED, TIES_ALL, TIES_CHANGED = 0, 1, 2
+TOP, BOTTOM, RANDOM = 0, 1, 2
+OUTSIDE = -2
+"""Rank of a parameter that cannot be selected."""
+NO_TIE = -3
+"""Rank that no parameter has."""
+INFINITE = 0x7F800000
+
+Ints = npt.NDArray[np.int32]
+Words = npt.NDArray[np.uint32]
+Longs = npt.NDArray[np.uint64]
+
+
+@compiled
+def measure(base: Floats, tuned: Floats, absolute: Floats, relative: Floats) -> None:
+    """Fill |s - p| and |s - p| / (|p| + 1e-8) for float32 values p (base) and s (tuned)."""
+    for i in range(base.size):
+        change = abs(tuned[i] - base[i])
+        absolute[i] = change
+        relative[i] = change / (abs(base[i]) + np.float32(1e-8))
+
+
+@compiled
+def ranks(base_raw: Bytes, base_kind: int, tuned_raw: Bytes, tuned_kind: int, by_absolute: bool, out: Words) -> None:
+    """Fill the bit patterns of the measure of one chunk."""
+    size = tuned_raw.size // (4 if tuned_kind == 2 else 2)
+    base, tuned = np.empty(size, np.float32), np.empty(size, np.float32)
+    other = np.empty(size, np.float32)
+    decode(base_raw, base_kind, base)
+    decode(tuned_raw, tuned_kind, tuned)
+    if by_absolute:
+        measure(base, tuned, out.view(np.float32), other)
+    else:
+        measure(base, tuned, other, out.view(np.float32))
+
+
+@compiled
+def scan(
+    base_raw: Bytes,
+    base_kind: int,
+    tuned_raw: Bytes,
+    tuned_kind: int,
+    by_absolute: bool,
+    table: Words,
+    slots: Longs,
+    tie_values: Words,
+    tie_mode: int,
+    tie_counts: npt.NDArray[np.uint32],
+    start: np.uint64,
+) -> tuple[int, float, float, int, float]:
+    """Count one chunk into histograms of its measure and of the hashes of parameters that may tie.
+
+    Args:
+        base_raw: bytes of p, of ``base_kind``; tuned_raw: bytes of s; as many elements.
+        base_kind: BF16, F16 or F32.
+        tuned_raw: bytes of s.
+        tuned_kind: BF16, F16 or F32.
+        by_absolute: rank by |s - p| instead of r.
+        table: [BINS] slot, HAS_TIES flag and shift of each coarse bin (see ``select.Layout``).
+        slots: packed counts and low sums, added to.
+        tie_values: [ties] measures, as bit patterns, whose hashes are counted.
+        tie_mode: TIES_LISTED, or count the hashes of all parameters, or of all that changed, in row 0.
+        tie_counts: [ties, TIE_BINS] counts by the top 16 bits of the hash, added to.
+        start: hash counter of the chunk's first element.
+
+    Returns:
+        How many changed, sum of |s - p|, sum of r, the largest bit pattern met, and the largest |p|.
+    """
+    base_item = 4 if base_kind == 2 else 2
+    tuned_item = 4 if tuned_kind == 2 else 2
+    size = tuned_raw.size // tuned_item
+    base, tuned = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    absolute, relative = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    bits = absolute.view(np.uint32) if by_absolute else relative.view(np.uint32)
+    changed, sum_absolute, sum_relative, worst, largest = 0, 0.0, 0.0, np.uint32(0), np.float32(0)
+    for at in range(0, size, BLOCK):
+        n = min(BLOCK, size - at)
+        decode(base_raw[at * base_item : (at + n) * base_item], base_kind, base[:n])
+        decode(tuned_raw[at * tuned_item : (at + n) * tuned_item], tuned_kind, tuned[:n])
+        measure(base[:n], tuned[:n], absolute[:n], relative[:n])
+        changed += count_positive(absolute[:n])
+        sum_absolute += total(absolute[:n])
+        sum_relative += total(relative[:n])
+        worst = max(worst, largest_bits(relative.view(np.uint32)[:n]))
+        if base_kind != tuned_kind:
+            largest = max(largest, largest_magnitude(base[:n]))
+        count_bits(bits[:n], table, slots, tie_values, tie_counts, start + np.uint64(at))
+        if tie_mode != 0:
+            count_hashes(bits[:n], tie_mode == 2, tie_counts[0], start + np.uint64(at))
+    return changed, sum_absolute, sum_relative, np.int64(worst), np.float64(largest)  # type: ignore[return-value]
+
+
+@compiled
+def count_bits(
+    bits: Words,
+    table: Words,
+    slots: Longs,
+    tie_values: Words,
+    tie_counts: npt.NDArray[np.uint32],
+    start: np.uint64,
+) -> None:
+    """Add one block's bit patterns to the slots, and the hashes of listed values to their counts."""
+    for i in range(bits.size):
+        value = bits[i]
+        low = value & np.uint32((1 << BIN_SHIFT) - 1)
+        entry = table[value >> np.uint32(BIN_SHIFT)]
+        slot = (entry >> np.uint32(6)) + (low >> (entry & np.uint32(31)))
+        slot = np.uint32(i & (ZERO_SLOTS - 1)) if value == 0 else slot
+        slots[slot] += np.uint64(1 << COUNT_SHIFT) + np.uint64(low)
+        if entry & np.uint32(HAS_TIES):
+            for tie in range(tie_values.size):
+                if value == tie_values[tie]:
+                    tie_counts[tie, mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+
+
+@compiled
+def count_hashes(bits: Words, only_changed: bool, counts: npt.NDArray[np.uint32], start: np.uint64) -> None:
+    """Count the hashes of a block's parameters by their top 16 bits."""
+    for i in range(bits.size):
+        if not only_changed or bits[i] != 0:
+            counts[mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+
+
+@compiled_sum
+def total(values: Floats) -> float:
+    """Return the float64 sum of a block."""
+    result = 0.0
+    for i in range(values.size):
+        result += np.float64(values[i])
+    return result
+
+
+@compiled
+def count_positive(values: Floats) -> int:
+    """Return how many values of a block are above zero."""
+    result = 0
+    for i in range(values.size):
+        result += values[i] > 0
+    return result
+
+
+@compiled
+def largest_bits(bits: Words) -> np.uint32:
+    """Return the largest bit pattern; NaN and infinity have the largest, whatever their sign."""
+    result = np.uint32(0)
+    for i in range(bits.size):
+        result = max(result, bits[i])
+    return result
+
+
+@compiled_sum
+def largest_magnitude(values: Floats) -> np.float32:
+    """Return the largest |value| of a block."""
+    result = np.float32(0)
+    for i in range(values.size):
+        result = max(result, abs(values[i]))
+    return result

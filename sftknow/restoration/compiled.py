@@ -1,0 +1,28 @@
+"""Numba compilation as the restoration uses it: no GIL, IEEE division, results kept on disk where possible."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a kernel; it releases the GIL and divides as NumPy does."""
+    return _compile(function, {"nogil": True, "error_model": "numpy"})
+
+
+def compiled_sum(function: Function) -> Function:
+    """Compile a float64 sum that may be taken in vector lanes.
+
+    The lanes are the same on every thread, so fixed blocks give the same sum however the work is divided.
+    """
+    return _compile(function, {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz"}})
+
+
+def _compile(function: Function, options: dict[str, Any]) -> Function:
+    try:
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither this package's folder nor the user's cache folder can be written
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]

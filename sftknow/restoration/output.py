@@ -1,0 +1,230 @@
+"""The restored checkpoint on disk: shards like the tuned ones, its other files, and a check of what was written."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sftknow.errors import CheckpointError, ConfigError
+from sftknow.restoration.checkpoint import Checkpoint, Tensor, open_checkpoint
+from sftknow.restoration.compiled import compiled
+from sftknow.restoration.levels import blend
+from sftknow.restoration.pairs import Pair, Pairing
+from sftknow.restoration.parallel import run_tasks
+from sftknow.restoration.survey import CHUNK, Chunk
+from sftknow.restoration.values import ITEM_BYTES, Bytes, convert
+
+PIECE_BYTES = 1 << 21
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx"}
+LEFT_OUT = {"adapter_config.json", "restoration.json", "model.safetensors.index.json"}
+TRAINING_FOLDERS = ("checkpoint-", "global_step", "runs")
+SPARE_BYTES = 1 << 24
+_MASK = (1 << 64) - 1
+
+
+@dataclass
+class _Piece:
+    """A run of bytes that was written, with the sum of its words and the sum of its words times their number."""
+
+    path: Path
+    start: int
+    length: int
+    total: int
+    weighted: int
+
+    def change(self, offset: int, old: bytes, new: bytes) -> None:
+        """Account for a change of a few bytes inside one word."""
+        step = (int.from_bytes(new, "little") - int.from_bytes(old, "little")) << (8 * (offset % 8))
+        self.total = (self.total + step) & _MASK
+        self.weighted = (self.weighted + step * (offset // 8 + 1)) & _MASK
+
+
+@dataclass
+class Shards:
+    """A sink that writes one checkpoint for each fraction.
+
+    Attributes:
+        tuned: gives headers, sharding and every byte that is not restored.
+        pairing: what is compared, and which tied twins get the same values.
+        folders: one for each fraction, rising.
+    """
+
+    tuned: Checkpoint
+    pairing: Pairing
+    folders: Sequence[Path]
+    _pieces: dict[tuple[Path, int], _Piece] = field(default_factory=dict)
+    _local: threading.local = field(default_factory=threading.local)
+
+    def begin(self) -> None:
+        """Make the folders and the shard files with the tuned headers."""
+        for folder in self.folders:
+            folder.mkdir(exist_ok=True)
+            for shard in self.tuned.shards:
+                with (folder / shard.name).open("xb") as out:
+                    out.write(_header(shard))
+                    out.truncate(shard.stat().st_size)
+
+    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, base_raw: Bytes, tuned_raw: Bytes) -> None:
+        """Write one chunk to every checkpoint: base values where its fraction restores, tuned elsewhere."""
+        item = ITEM_BYTES[pair.tuned.kind]
+        restored = convert(base_raw, pair.base.kind, pair.tuned.kind)
+        out = self._buffer(tuned_raw.size)
+        for fraction, folder in enumerate(self.folders):
+            blend(levels, fraction, restored, tuned_raw, item, out)
+            for tensor in self._places(pair.name):
+                self._put(folder / tensor.shard.name, tensor.start + chunk.first * item, out)
+
+    def lower(self, pair: Pair, index: int, old: int, new: int) -> None:
+        """Write the base value of one parameter to the checkpoints from ``new`` up to ``old``."""
+        item = ITEM_BYTES[pair.tuned.kind]
+        before = pair.tuned.read(index, index + 1).tobytes()
+        after = convert(pair.base.read(index, index + 1), pair.base.kind, pair.tuned.kind).tobytes()
+        first = index - index % CHUNK
+        for folder in self.folders[new:old]:
+            for tensor in self._places(pair.name):
+                path = folder / tensor.shard.name
+                _write_at(path, tensor.start + index * item, after)
+                self._pieces[path, tensor.start + first * item].change((index - first) * item, before, after)
+
+    def copy_rest(self, *, threads: int) -> None:
+        """Copy what lies outside the pairs: other tensors, and the rows that only tuned has."""
+
+        def copy(_: None, piece: tuple[Tensor, int, int]) -> None:
+            tensor, first, last = piece
+            raw = self.tuned.raw(tensor)[first:last]
+            for folder in self.folders:
+                self._put(folder / tensor.shard.name, tensor.start + first, raw)
+
+        run_tasks(
+            list(self._rest()), copy, threads=threads, make_state=lambda: None,
+            weigh=lambda piece: piece[2] - piece[1], label="copying",
+        )  # fmt: skip
+
+    def verify(self, *, threads: int) -> None:
+        """Read everything back.
+
+        Raises:
+            CheckpointError: a file does not hold what was written to it.
+        """
+
+        def check(_: None, piece: _Piece) -> None:
+            data = _read_at(piece.path, piece.start, piece.length)
+            if data.size != piece.length or _sums(data) != (piece.total, piece.weighted):
+                raise CheckpointError(f"{piece.path} does not hold what was written; check the disk and run again.")
+
+        for folder in self.folders:
+            written = open_checkpoint(folder, {"path": str(folder)})
+            if list(written.tensors) != list(self.tuned.tensors):
+                raise CheckpointError(f"{folder} does not hold the tensors of tuned; check the disk and run again.")
+        run_tasks(
+            list(self._pieces.values()), check, threads=threads, make_state=lambda: None,
+            weigh=lambda piece: piece.length, label="verifying",
+        )  # fmt: skip
+
+    def _places(self, name: str) -> list[Tensor]:
+        return [self.tuned.tensors[one] for one in (name, *self.pairing.twins.get(name, ()))]
+
+    def _rest(self) -> Iterator[tuple[Tensor, int, int]]:
+        done = {
+            tensor.name: pair.size * ITEM_BYTES[pair.tuned.kind]
+            for pair in self.pairing.pairs
+            for tensor in self._places(pair.name)
+        }
+        for tensor in self.tuned.tensors.values():
+            length = tensor.stop - tensor.start
+            for first in range(done.get(tensor.name, 0), length, PIECE_BYTES):
+                yield tensor, first, min(first + PIECE_BYTES, length)
+
+    def _put(self, path: Path, start: int, data: Bytes) -> None:
+        _write_at(path, start, data.data)
+        self._pieces[path, start] = _Piece(path, start, data.size, *_sums(data))
+
+    def _buffer(self, size: int) -> Bytes:
+        if getattr(self._local, "out", None) is None or self._local.out.size < size:
+            self._local.out = np.empty(size, np.uint8)
+        return self._local.out[:size]  # type: ignore[no-any-return]
+
+
+def check_space(tuned: Checkpoint, out: Path, copies: int) -> None:
+    """Raise ConfigError where the disk has no room for the checkpoints."""
+    weights = sum(shard.stat().st_size for shard in tuned.shards)
+    others = sum(file.stat().st_size for file in _other_files(tuned.folder))
+    needed = copies * (weights + others + SPARE_BYTES)
+    parent = next(folder for folder in Path(os.path.abspath(out)).parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ConfigError(
+            f"{out} needs {needed / 1e9:.2f} GB and {parent} has {free / 1e9:.2f} GB left; "
+            "free some or name another folder."
+        )
+
+
+def copy_other_files(tuned: Checkpoint, folder: Path) -> None:
+    """Copy tokenizer, configuration, chat template and every other non-weight file, with ordinary file modes."""
+    for file in _other_files(tuned.folder):
+        target = folder / file.relative_to(tuned.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    if tuned.index is not None:
+        shutil.copyfile(tuned.index, folder / tuned.index.name)
+
+
+def _other_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        at_top = Path(parent) == folder
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (at_top and name.startswith(TRAINING_FOLDERS))
+        )
+        for name in sorted(files):
+            path = Path(parent, name)
+            wanted = path.suffix not in WEIGHT_SUFFIXES and name not in LEFT_OUT and not name.startswith(".")
+            if wanted and path.is_file():
+                yield path
+
+
+def _header(shard: Path) -> bytes:
+    with shard.open("rb") as file:
+        head = file.read(8)
+        return head + file.read(int.from_bytes(head, "little"))
+
+
+def _write_at(path: Path, start: int, data: bytes | memoryview) -> None:
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(handle, view, start)
+            view, start = view[written:], start + written
+    finally:
+        os.close(handle)
+
+
+def _read_at(path: Path, start: int, length: int) -> Bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        data = np.empty(length, np.uint8)
+        done = 0
+        while done < length and (step := file.readinto(data.data[done:])):
+            done += step
+    return data[:done]
+
+
+def _sums(data: Bytes) -> tuple[int, int]:
+    whole = data.size // 8 * 8
+    total, weighted = _word_sums(data[:whole])
+    tail = int.from_bytes(data[whole:].tobytes(), "little")
+    return (int(total) + tail) & _MASK, (int(weighted) + tail * (whole // 8 + 1)) & _MASK
+
+
+@compiled
+def _word_sums(data: Bytes) -> tuple[np.uint64, np.uint64]:
+    total, weighted = np.uint64(0), np.uint64(0)
+    words = data.view(np.uint64)
+    for i in range(words.size):
+        total += words[i]
+        weighted += words[i] * np.uint64(i + 1)
+    return total, weighted

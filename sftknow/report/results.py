@@ -1,6 +1,7 @@
 """The results a report is made from: a demo record read into frozen values, every field checked on the way in."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def results_of(record: Mapping[str, Any], *, where: str = "the demo record") -> 
         DataError: a field has the wrong type or a value out of range; the sentence names it.
     """
     node = _Node(record, where, "")
-    return Results(
+    results = Results(
         settings=node.mapping("settings"),
         model=node.mapping("model"),
         protocol=node.mapping("protocol"),
@@ -181,6 +182,27 @@ def results_of(record: Mapping[str, Any], *, where: str = "the demo record") -> 
         seeds=record.get("seeds"),
         made_from={name: value.as_mapping() for name, value in node.optional("made_from").items()},
     )
+    _check_test_sets(results, where)
+    return results
+
+
+def _check_test_sets(results: Results, where: str) -> None:
+    """Refuse scores taken on different test sets, which could not be compared."""
+    sets: dict[str, tuple[tuple[int, int], ...]] = {}
+    for score in _all_scores(results):
+        for domain in DOMAINS:
+            found = tuple((bucket, one.facts) for bucket, one in score.domain(domain).buckets.items())
+            if sets.setdefault(domain, found) != found:
+                raise DataError(
+                    f"{where}: some scores {domain.replace('_', ' ')} were taken on other test facts than others "
+                    f"(facts by bucket {dict(sets[domain])} and {dict(found)}); score all models on one test set."
+                )
+
+
+def _all_scores(results: Results) -> Iterable[Score]:
+    scores = [results.base, *(run.score for run in results.runs)]
+    yield from (score for score in scores if score is not None)
+    yield from (step.score for sweep in results.sweeps for step in sweep.steps)
 
 
 def _counts(node: "_Node") -> tuple[int, ...]:
@@ -328,7 +350,7 @@ class _Node:
 
     def number(self, *, low: float | None = None, high: float | None = None) -> float:
         value = self._value
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.error(f"is {value!r}, expected a number")
         if (low is not None and value < low - 1e-9) or (high is not None and value > high + 1e-9):
             raise self.error(f"is {value!r}, expected a number {_range(low, high)}")

@@ -129,7 +129,7 @@ class Results:
     @property
     def buckets(self) -> tuple[int, ...]:
         """Return the training buckets, lowest mastery first."""
-        return tuple(sorted({run.bucket for run in self.runs} | {sweep.bucket for sweep in self.sweeps}))
+        return tuple(sorted({one.bucket for one in (*self.runs, *self.concentration, *self.sweeps)}))
 
     @property
     def sizes(self) -> tuple[int, ...]:

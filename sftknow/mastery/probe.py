@@ -17,7 +17,7 @@ from sftknow.mastery.window import Expander, Settings, Window, make_item
 from sftknow.progress import counter
 from sftknow.records import digest
 
-WINDOW_FACTS = 128
+WINDOW_FACTS = 256
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ def probe(
     stop_newline: bool = False,
     device: str | None = None,
     dtype: str | None = None,
-    batch_size: int = 1024,
+    batch_size: int = 2048,
     workers: int = 1,
     journal: Path | None = None,
 ) -> MasteryTable:

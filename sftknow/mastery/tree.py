@@ -19,16 +19,14 @@ from sftknow.mastery.streams import uniforms
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 64
+_BRANCHES = 4  # branches of a prompt to leave room for; a batch that has more is divided
 
 
 class Judge(Protocol):
-    """Says of a completion whether it counts as right."""
+    """Says of completions whether they count as right."""
 
-    def final(self, prompt: int, text: str) -> bool:
-        """Return whether the text is right however it goes on."""
-
-    def verdict(self, prompt: int, text: str) -> bool:
-        """Return whether the text, as it ended, is right."""
+    def right(self, prompts: Sequence[int], texts: Sequence[str], ended: Sequence[bool]) -> Sequence[bool]:
+        """Say of each text whether it is right: as it is where it has ended, however it goes on where it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,6 @@ class TreeSampler:
     top_k: int = 0
     stop_newline: bool = False
     batch_size: int = 512
-    prompts_at_once: int = 256
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
@@ -125,18 +122,19 @@ class TreeSampler:
         """Yield positions and token ids (prompts, length) of batches of prompts of equal length."""
         if not requests:
             return
+        prompts = max(1, self.batch_size // _BRANCHES)
         encoded = self.tokenizer([request.text for request in requests])["input_ids"]
         lengths = np.array([len(ids) for ids in encoded])
         for length in np.unique(lengths):
             same = np.flatnonzero(lengths == length)
-            for start in range(0, len(same), self.prompts_at_once):
-                chosen = same[start : start + self.prompts_at_once]
+            for start in range(0, len(same), prompts):
+                chosen = same[start : start + prompts]
                 yield chosen, np.array([encoded[position] for position in chosen], dtype=np.int64)
 
     @torch.inference_mode()
     def _start(self, requests: Sequence[Request], chosen: Array, ids: Array) -> _Branches:
         self.cost.prompt_tokens += ids.size
-        cache = BranchCache(self.model.config, ids.shape[1] + self.max_new_tokens)
+        cache = BranchCache(self.model.config)
         logits = self._logits(torch.from_numpy(ids), cache)
         counts = [requests[position].count for position in chosen]
         return _Branches(
@@ -169,13 +167,7 @@ class TreeSampler:
             ended |= np.array(["\n" in text for text in texts])
             texts = [text.partition("\n")[0] for text in texts]
         prompts = branches.prompt[parent].tolist()
-        right = np.array(
-            [
-                judge.verdict(prompt, text) if end else judge.final(prompt, text)
-                for prompt, text, end in zip(prompts, texts, ended.tolist(), strict=True)
-            ],
-            dtype=bool,
-        )
+        right = np.array(judge.right(prompts, texts, ended.tolist()), dtype=bool)
         over = ended | right
         self.cost.sampled_tokens += len(drawn)
         results = [
@@ -189,7 +181,7 @@ class TreeSampler:
     def _draw(self, branches: _Branches) -> Array:
         if self.temperature == 0:
             return branches.logits.argmax(-1).cpu().numpy()[branches.sample_row]
-        logits = branches.logits.float() / self.temperature
+        logits = branches.logits.float().mul_(1 / self.temperature)
         if 0 < self.top_k < logits.shape[1]:
             least = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)

@@ -17,12 +17,15 @@ from sftknow.facts.load import load_facts
 from sftknow.facts.relations import Relation, load_relations
 from sftknow.lab.cache import RECORD_FILE, cache_folder, damage, file_digests
 from sftknow.lab.corpus import write_corpus
+from sftknow.lab.real import choose_facts
 from sftknow.lab.sizes import Recipe, recipe_for
 from sftknow.lab.world import LabFact, invent_world
 from sftknow.models import check_device
 from sftknow.records import (
     check_output_folder,
     digest,
+    file_digest,
+    library_versions,
     new_folder,
     read_record,
     write_bytes,
@@ -89,27 +92,28 @@ def build_lab(
     recipe = recipe_for(size, real=facts is not None)
     relations = {name: load_relations()[name] for name in recipe.relations}
     key = lab_key(recipe, relations, facts, seed)
-    if out is not None and _is_same(out, key) and not rebuild:
+    plan = _Plan(recipe, relations, facts, seed, device, key, cache_folder() / "lab" / key)
+    if out is not None and not rebuild and _is_same(out, key):
         return load_lab(out)
     if out is not None:
         check_output_folder(out)
-    cached = cache_folder() / "lab" / key
-    check_output_folder(cached, overwrite=True)
-    if rebuild or not _usable(cached, log):
+    check_output_folder(plan.folder, overwrite=True)
+    if rebuild or not _usable(plan.folder, log):
         check_device(device)
-        started = time.perf_counter()
-        made = _make(recipe, relations, facts, seed, device, log)
-        _write(cached, made, relations, key=key, asked_seed=seed, facts=facts, device=device, started=started)
-        log(f"laboratory built in {time.perf_counter() - started:.0f} s: {cached}")
-    return load_lab(_copy(cached, out) if out is not None else cached)
+        _build(plan, log)
+    return load_lab(_copy(plan.folder, out) if out is not None else plan.folder)
 
 
 def lab_key(recipe: Recipe, relations: Mapping[str, Relation], facts: Path | None, seed: int) -> str:
     """Return the digest that names a laboratory: all that fixes it but the device and the libraries."""
-    identity = {} if facts is None else load_facts(facts, only=recipe.relations).identity
-    source = {name: value for name, value in identity.items() if name != "path"}
     wording = {name: asdict(relation) for name, relation in relations.items()}
-    return digest({"recipe": recipe.as_dict(), "relations": wording, "facts": source, "seed": seed})
+    return digest({"recipe": recipe.as_dict(), "relations": wording, "facts": _source(facts), "seed": seed})
+
+
+def _source(facts: Path | None) -> str | None:
+    if facts is None:
+        return None
+    return file_digest(facts) if facts.is_file() else str(load_facts(facts).identity["digest"])
 
 
 def load_lab(folder: Path) -> Lab:
@@ -142,96 +146,108 @@ def _usable(cached: Path, log: Log) -> bool:
 
 
 @dataclass(frozen=True)
+class _Plan:
+    recipe: Recipe
+    relations: Mapping[str, Relation]
+    source: Path | None
+    seed: int
+    device: str
+    key: str
+    folder: Path
+
+    def checkpoint(self, seed: int) -> Path:
+        return self.folder.with_name(f".{self.key}-{seed}.checkpoint")
+
+
+@dataclass(frozen=True)
 class _Made:
     seed: int
-    recipe: Recipe
     facts: Sequence[LabFact]
     tokenizer: Any
     pretrained: Any
     histogram: tuple[int, ...]
-    stalled: Sequence[Mapping[str, Any]]
 
 
-def _make(
-    recipe: Recipe, relations: Mapping[str, Relation], source: Path | None, seed: int, device: str, log: Log
-) -> _Made:
-    """Build with one seed after the other until a model has facts of every bucket."""
+def _build(plan: _Plan, log: Log) -> None:
+    """Build with one seed after the other until a model has facts of every bucket, and write that one."""
+    started = time.perf_counter()
+    stalled: list[dict[str, Any]] = []
+    for seed in range(plan.seed, plan.seed + TRIES):
+        made, enough = _try(plan, seed, log)
+        if enough:
+            _write(plan, made, stalled, time.perf_counter() - started)
+            log(f"laboratory built in {time.perf_counter() - started:.0f} s: {plan.folder}")
+            break
+        stalled.append({"seed": seed, "histogram": made.histogram, "final_loss": made.pretrained.final_loss})
+        log(f"seed {seed} stalled: a bucket holds under 8 percent of the facts; trying seed {seed + 1}")
+    for seed in range(plan.seed, plan.seed + TRIES):
+        plan.checkpoint(seed).unlink(missing_ok=True)
+    if len(stalled) == TRIES:
+        raise CheckpointError(
+            f"the laboratory stalled with each of the seeds {plan.seed} to {plan.seed + TRIES - 1}: its mastery "
+            "histogram left a bucket nearly empty; give another --seed."
+        )
+
+
+def _try(plan: _Plan, seed: int, log: Log) -> tuple[_Made, bool]:
+    """Pretrain with one seed; return what was made and whether its mastery histogram is filled."""
     from sftknow.lab.check import estimate_histogram
 
-    stalled: list[dict[str, Any]] = []
-    for tried in range(seed, seed + TRIES):
-        facts = _world(recipe, relations, source, tried)
-        tokenizer, pretrained = _pretrain(recipe, relations, facts, tried, device, log)
-        estimate = estimate_histogram(pretrained.network, tokenizer, _probed(facts), relations, seed=tried)
-        log(f"estimated mastery: {estimate}")
-        if not estimate.stalled:
-            return _Made(tried, recipe, facts, tokenizer, pretrained, estimate.histogram, stalled)
-        stalled.append({"seed": tried, "histogram": estimate.histogram, "final_loss": pretrained.final_loss})
-        log(f"seed {tried} stalled: a bucket holds under 8 percent of the facts; trying seed {tried + 1}")
-    raise CheckpointError(
-        f"the laboratory stalled with each of the seeds {seed} to {seed + TRIES - 1}: its mastery histogram left a "
-        "bucket nearly empty; give another --seed."
-    )
+    facts = _world(plan, seed)
+    tokenizer, pretrained = _pretrain(plan, facts, seed, log)
+    estimate = estimate_histogram(pretrained.network, tokenizer, _probed(facts), plan.relations, seed=seed)
+    log(f"estimated mastery: {estimate}")
+    return _Made(seed, facts, tokenizer, pretrained, estimate.histogram), not estimate.stalled
 
 
-def _world(recipe: Recipe, relations: Mapping[str, Relation], source: Path | None, seed: int) -> list[LabFact]:
-    if source is not None:
-        raise DataError(f"{source}: laboratories on real facts are not built yet.")
-    return invent_world(recipe, relations, seed)
+def _world(plan: _Plan, seed: int) -> list[LabFact]:
+    if plan.source is not None:
+        return choose_facts(plan.recipe, plan.relations, plan.source, seed)
+    return invent_world(plan.recipe, plan.relations, seed)
 
 
 def _probed(facts: Sequence[LabFact]) -> list[Fact]:
     return [fact.fact for fact in facts if fact.role == "probed"]
 
 
-def _pretrain(
-    recipe: Recipe, relations: Mapping[str, Relation], facts: Sequence[LabFact], seed: int, device: str, log: Log
-) -> tuple[Any, Any]:
+def _pretrain(plan: _Plan, facts: Sequence[LabFact], seed: int, log: Log) -> tuple[Any, Any]:
+    from sftknow.lab.checkpoint import Checkpoint
     from sftknow.lab.pretrain import pretrain
     from sftknow.lab.tokenizer import encode_rows, train_tokenizer
 
-    corpus = write_corpus(facts, relations, recipe, seed)
-    tokenizer = train_tokenizer(corpus.warm_up + corpus.main, recipe.vocabulary)
+    corpus = write_corpus(facts, plan.relations, plan.recipe, seed)
+    tokenizer = train_tokenizer(corpus.warm_up + corpus.main, plan.recipe.vocabulary)
     phases = [encode_rows(tokenizer, list(rows)) for rows in (corpus.warm_up, corpus.main)]
-    log(
-        f"pretraining on {sum(len(row) for rows in phases for row in rows):,} tokens that tell {len(facts):,} facts "
-        f"(seed {seed}, {device})"
-    )
-    return tokenizer, pretrain(phases, tokenizer, recipe, seed=seed, device=device)
+    tokens = sum(len(row) for rows in phases for row in rows)
+    log(f"pretraining on {tokens:,} tokens that tell {len(facts):,} facts (seed {seed}, {plan.device})")
+    identity = digest([plan.key, seed, plan.device, library_versions()])
+    checkpoint = Checkpoint(plan.checkpoint(seed), identity, log)
+    return tokenizer, pretrain(phases, tokenizer, plan.recipe, seed=seed, device=plan.device, checkpoint=checkpoint)
 
 
-def _write(
-    folder: Path,
-    made: _Made,
-    relations: Mapping[str, Relation],
-    *,
-    key: str,
-    asked_seed: int,
-    facts: Path | None,
-    device: str,
-    started: float,
-) -> None:
-    with new_folder(folder, overwrite=True) as staging:
+def _write(plan: _Plan, made: _Made, stalled: Sequence[Mapping[str, Any]], seconds: float) -> None:
+    with new_folder(plan.folder, overwrite=True) as staging:
         _write_model(staging, made)
-        _write_facts(staging, made.facts, relations)
+        _write_facts(staging, made.facts, plan.relations)
         body = {
-            "key": key,
-            "recipe": made.recipe.as_dict(),
-            "facts": "invented world" if facts is None else str(facts),
-            "asked_seed": asked_seed,
+            "key": plan.key,
+            "recipe": plan.recipe.as_dict(),
+            "facts": "invented world" if plan.source is None else str(plan.source),
+            "asked_seed": plan.seed,
             "seed": made.seed,
-            "retries": len(made.stalled),
-            "stalled": list(made.stalled),
+            "retries": len(stalled),
+            "stalled": list(stalled),
             "tokens": made.pretrained.tokens,
             "steps": made.pretrained.steps,
             "final_loss": made.pretrained.final_loss,
             "parameters": sum(weight.numel() for weight in made.pretrained.model.parameters()),
             "histogram": list(made.histogram),
-            "device": device,
-            "seconds": round(time.perf_counter() - started, 1),
+            "device": plan.device,
+            "seconds": round(seconds, 1),
             "files": file_digests(staging),
         }
-        write_record(staging / RECORD_FILE, "lab", body, seeds={"lab": made.seed})
+        source = {} if plan.source is None else {"facts": load_facts(plan.source).identity}
+        write_record(staging / RECORD_FILE, "lab", body, made_from=source, seeds={"lab": made.seed})
 
 
 def _write_model(folder: Path, made: _Made) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sftknow.lab.checkpoint import Checkpoint
 from sftknow.lab.network import EPSILON, ROPE_BASE, Network
 from sftknow.lab.rng import Rng
 from sftknow.lab.sizes import Recipe
@@ -42,7 +43,13 @@ class Pretrained:
 
 
 def pretrain(
-    phases: Sequence[Sequence[Sequence[int]]], tokenizer: Any, recipe: Recipe, *, seed: int, device: str = "cpu"
+    phases: Sequence[Sequence[Sequence[int]]],
+    tokenizer: Any,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str = "cpu",
+    checkpoint: Checkpoint | None = None,
 ) -> Pretrained:
     """Pretrain a model of the recipe's shape on phases of token rows, one phase after the other.
 
@@ -52,11 +59,12 @@ def pretrain(
         recipe: shape, batch and learning rate.
         seed: of the weights and of the order of batches.
         device: a torch device.
+        checkpoint: where to keep the state of an unfinished training; one that is there is taken up.
     """
     network = Network(new_model(tokenizer, recipe, seed).to(device))
     rng = Rng(seed, "batches")
     batches = [batch for rows in phases for batch in rng.shuffled(batches_of(rows, recipe.batch))]
-    losses = _train(network, batches, recipe, tokenizer.pad_token_id, device)
+    losses = _train(network, batches, recipe, tokenizer.pad_token_id, device, checkpoint or Checkpoint())
     last = losses[-max(1, len(losses) // 20) :]
     model = network.write_back().cpu().eval()
     tokens = sum(len(row) for rows in phases for row in rows)
@@ -111,21 +119,26 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def _train(
-    network: Network, batches: Sequence[Sequence[Sequence[int]]], recipe: Recipe, pad: int, device: str
+    network: Network,
+    batches: Sequence[Sequence[Sequence[int]]],
+    recipe: Recipe,
+    pad: int,
+    device: str,
+    checkpoint: Checkpoint,
 ) -> list[float]:
-    parameters = network.parameters()
-    optimiser = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
-    )
-    losses: list[Tensor] = []
+    parameters, peak = network.parameters(), recipe.learning_rate
+    optimiser = torch.optim.AdamW(parameters, lr=peak, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
+    done, losses = checkpoint.restore(parameters, optimiser)
     with counter(label="pretraining", total=len(batches), unit="step") as progress:
-        for step, batch in enumerate(batches):
-            ids, targets = as_tensors(batch, pad, device)
+        progress.update(done)
+        for step in range(done, len(batches)):
+            ids, targets = as_tensors(batches[step], pad, device)
             losses.append(network.backward(ids, targets))
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-            optimiser.param_groups[0]["lr"] = learning_rate_at(step, len(batches), recipe.learning_rate)
+            optimiser.param_groups[0]["lr"] = learning_rate_at(step, len(batches), peak)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            checkpoint.save(step + 1, losses, parameters, optimiser)
             progress.update()
     return [float(loss) for loss in losses]
 

@@ -4,7 +4,7 @@ Every constant here was fixed before any fine-tuning result was looked at, by ma
 docs/laboratory.md.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sftknow.errors import ConfigError
@@ -12,6 +12,9 @@ from sftknow.errors import ConfigError
 RECIPE_VERSION = 1
 IN_DOMAIN = ("P19", "P159", "P17", "P36", "P69", "P740")
 OUT_OF_DOMAIN = ("P50", "P175", "P176", "P106")
+# Of the paper's relations, those with enough short single answers that are varied and not told by the subject.
+REAL_IN_DOMAIN = ("P19", "P20", "P69", "P159", "P740", "P17")
+REAL_OUT_OF_DOMAIN = ("P50", "P175", "P176", "P264")
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,27 @@ SIZES = {
 }
 
 
+REAL_SIZES = {
+    "tiny": replace(
+        SIZES["tiny"],
+        relations={"P19": 60, "P69": 60, "P159": 60, "P176": 40, "P264": 40},
+    ),
+    "demo": replace(
+        SIZES["demo"],
+        relations={**dict.fromkeys(REAL_IN_DOMAIN, 560), **dict.fromkeys(REAL_OUT_OF_DOMAIN, 180)},
+        exposures=_REAL_EXPOSURES,
+    ),
+    "long": replace(
+        SIZES["long"],
+        relations={**dict.fromkeys(REAL_IN_DOMAIN, 2000), **dict.fromkeys(REAL_OUT_OF_DOMAIN, 400)},
+        exposures=tuple((5 * times, weight) for times, weight in _REAL_EXPOSURES),
+    ),
+}
+
+
 def recipe_for(size: str, *, real: bool = False) -> Recipe:
     """Return the recipe of a size, for the invented world or for real facts; ConfigError where there is none."""
-    if size not in SIZES:
-        raise ConfigError(f"size {size!r} of the laboratory is unknown; choose one of {', '.join(SIZES)}.")
-    return SIZES[size]
+    sizes = REAL_SIZES if real else SIZES
+    if size not in sizes:
+        raise ConfigError(f"size {size!r} of the laboratory is unknown; choose one of {', '.join(sizes)}.")
+    return sizes[size]

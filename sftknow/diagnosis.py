@@ -40,7 +40,7 @@ def lm_eval_tasks(lm_eval_folder: Path | None = None) -> Finding:
     Args:
         lm_eval_folder: lm-eval's package folder; by default that of this Python.
     """
-    from sftknow.scoring import tasks_folder
+    from sftknow.harness import tasks_folder
 
     subject = "lm-eval tasks"
     remedy = 'give lm_eval --include_path "$(sftknow tasks-path)", or pip install sftknow beside lm-eval'

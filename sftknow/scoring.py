@@ -1,16 +1,13 @@
-"""lm-eval in process: one loaded model scored again and again while its weights change, results as typed values."""
+"""Scores by mastery bucket: one loaded model scored again and again while its weights change, as typed values."""
 
-import contextlib
-import io
-import logging
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sftknow.errors import ConfigError
 from sftknow.facts.fact import DOMAINS, Domain, Split
+from sftknow.harness import evaluate, language_model, load_tasks
 from sftknow.mastery.table import RECORD_FILE
 from sftknow.records import file_identity, write_record
 
@@ -31,6 +28,8 @@ class Outcome:
         domain: ``in_domain`` or ``out_of_domain``.
         bucket: mastery bucket, 0..4.
         mastery: R(k) of the base model the table was probed on, in 0..1.
+        prompt: what the model was asked.
+        gold: the answers that count, aliases left out.
         answer: the generated text.
         contains: whether an answer or alias occurs in the text.
         exact_match: whether the text is an answer or alias.
@@ -42,6 +41,8 @@ class Outcome:
     domain: Domain
     bucket: int
     mastery: float
+    prompt: str
+    gold: tuple[str, ...]
     answer: str
     contains: bool
     exact_match: bool
@@ -50,11 +51,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class BucketScore:
-    """Accuracy (share of facts whose answer contains a gold answer) in one bucket; stderr None for a single fact."""
+    """Accuracy (share of facts whose answer contains a gold answer) in one bucket.
+
+    Attributes:
+        accuracy: in 0..1.
+        stderr: standard error of that mean; None for a single fact.
+        facts: how many were tested.
+        outcomes: a 1 or 0 for each fact, in the same order for every model scored with the same options.
+    """
 
     accuracy: float
     stderr: float | None
     facts: int
+    outcomes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,82 +206,6 @@ def check_output_file(path: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{path.absolute().parent} is not a folder, so {path.name} cannot be written there.")
 
 
-def tasks_folder() -> Path:
-    """Return the folder of the task YAMLs, in a checkout as in an installed wheel: lm-eval's --include_path."""
-    return Path(__file__).resolve().parent.parent / "lm_eval_tasks" / "cbqa_mastery"
-
-
-def load_tasks(names: Sequence[str], metadata: Mapping[str, Any], *, num_fewshot: int = 0) -> dict[str, Any]:
-    """Build mastery tasks and groups, without the full index of lm-eval's own tasks.
-
-    Args:
-        names: task or group names.
-        metadata: options of the tasks, see :class:`sftknow.lmtask.TaskOptions`.
-        num_fewshot: examples in front of each question.
-
-    Returns:
-        What lm-eval's ``TaskManager.load`` returns.
-
-    Raises:
-        DataError: the mastery table cannot be read, or an option makes no sense.
-    """
-    from lm_eval.tasks import TaskManager
-
-    with quiet(progress=False):
-        manager = TaskManager(include_path=tasks_folder(), include_defaults=False, metadata=dict(metadata))
-        loaded: dict[str, Any] = manager.load(list(names))
-    for task in loaded["tasks"].values():
-        task.set_config(key="num_fewshot", value=num_fewshot)
-    return loaded
-
-
-def language_model(
-    model: Any, tokenizer: Any = None, *, batch_size: int, dtype: str = "auto", device: str = "cpu"
-) -> Any:
-    """Return lm-eval's HFLM around a model, loading folders and Hub ids without remote code.
-
-    The prompt carries BOS exactly when the tokenizer adds it by default: the way TRL tokenizes in training, and what
-    lm-eval does where ``add_bos_token`` is not given.
-
-    Raises:
-        ConfigError: a loaded model comes without a tokenizer.
-        CheckpointError: the model cannot be loaded.
-    """
-    from lm_eval.models.huggingface import HFLM
-
-    from sftknow.models import load_model, load_tokenizer, resolve_model
-
-    if isinstance(model, str | Path):
-        folder, _ = resolve_model(model)
-        model = load_model(folder, dtype=dtype, device=device)
-        tokenizer = tokenizer or load_tokenizer(folder)
-    if tokenizer is None:
-        raise ConfigError("a loaded model is scored with its tokenizer; pass tokenizer=...")
-    if model.generation_config.eos_token_id is None:
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
-    training = model.training
-    with quiet(progress=False):
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    model.train(training)  # HFLM switches to evaluation mode; a model in the middle of training stays there
-    return lm
-
-
-def evaluate(lm: Any, tasks: Mapping[str, Any], *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
-    """Run lm-eval's evaluator and return its results with samples; no cache of lm-eval is used."""
-    from lm_eval.evaluator import evaluate as lm_evaluate
-
-    for task in tasks["tasks"].values():
-        task.set_fewshot_seed(seed)
-    training = lm.model.training
-    lm.model.eval()
-    try:
-        with quiet(progress=progress):
-            results = lm_evaluate(lm, tasks, bootstrap_iters=1, log_samples=True)
-    finally:
-        lm.model.train(training)
-    return dict(results)
-
-
 def read_scores(results: Mapping[str, Any], groups: Mapping[Domain, str]) -> Scores:
     """Read lm-eval's results of the mastery tasks back as typed values."""
     domains = {
@@ -281,7 +214,7 @@ def read_scores(results: Mapping[str, Any], groups: Mapping[Domain, str]) -> Sco
         if (group := groups[domain]) in results["results"] and "contains,none" in results["results"][group]
     }
     outcomes = tuple(
-        _outcome(sample)
+        outcome_of(sample)
         for group in groups.values()
         for task in results["group_subtasks"].get(group, ())
         for sample in results["samples"][task]
@@ -295,7 +228,9 @@ def _domain_score(results: Mapping[str, Any], group: str) -> DomainScore:
     for bucket, task in enumerate(results["group_subtasks"][group]):
         figures = results["results"][task]
         if "contains,none" in figures:
-            parts[bucket] = BucketScore(*_figures(figures), facts=figures["sample_len"])
+            values = [sample["contains"] for sample in results["samples"][task]]
+            outcomes = "".join("1" if value else "0" for value in values)
+            parts[bucket] = BucketScore(*_figures(figures), facts=len(values), outcomes=outcomes)
     whole = results["results"][group]
     return DomainScore(*_figures(whole), facts=sum(part.facts for part in parts.values()), buckets=parts)
 
@@ -305,7 +240,8 @@ def _figures(figures: Mapping[str, Any]) -> tuple[float, float | None]:
     return float(figures["contains,none"]), None if stderr == "N/A" else float(stderr)
 
 
-def _outcome(sample: Mapping[str, Any]) -> Outcome:
+def outcome_of(sample: Mapping[str, Any]) -> Outcome:
+    """Read one sample of lm-eval's log as a typed value."""
     doc = sample["doc"]
     return Outcome(
         fact=doc["id"],
@@ -313,22 +249,10 @@ def _outcome(sample: Mapping[str, Any]) -> Outcome:
         domain=doc["domain"],
         bucket=doc["bucket"],
         mastery=doc["mastery"],
+        prompt=doc["prompt"],
+        gold=tuple(doc["gold"]),
         answer=sample["filtered_resps"][0],
         contains=bool(sample["contains"]),
         exact_match=bool(sample["exact_match"]),
         f1=float(sample["f1"]),
     )
-
-
-@contextlib.contextmanager
-def quiet(*, progress: bool) -> Iterator[None]:
-    """Silence lm-eval's log below errors, and its progress bars unless they are wanted and stderr is a terminal."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    shown = progress and sys.stderr.isatty()
-    try:
-        with contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -12,9 +12,9 @@ from lm_eval.tasks import TaskManager
 
 from sftknow.errors import DataError
 from sftknow.facts.fact import Fact, fact_id
+from sftknow.harness import tasks_folder
 from sftknow.lmtask import RelationTask, choose_facts, measure
 from sftknow.mastery.table import MasteryTable, ProbedFact
-from sftknow.scoring import tasks_folder
 
 KNOWN = {("in_domain", 1): 1, ("in_domain", 4): 3, ("out_of_domain", 2): 2}
 

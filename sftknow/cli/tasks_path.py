@@ -12,6 +12,6 @@ def command() -> None:
 
     `sftknow doctor` tells whether it is needed.
     """
-    from sftknow.scoring import tasks_folder
+    from sftknow.harness import tasks_folder
 
     click.echo(tasks_folder())

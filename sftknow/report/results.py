@@ -129,7 +129,8 @@ class Results:
     @property
     def buckets(self) -> tuple[int, ...]:
         """Return the training buckets, lowest mastery first."""
-        return tuple(sorted({one.bucket for one in (*self.runs, *self.concentration, *self.sweeps)}))
+        parts = (self.runs, self.concentration, self.sweeps)
+        return tuple(sorted({one.bucket for part in parts for one in part}))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -115,7 +115,7 @@ def variables(selector: str) -> str:
     """Return the CSS that defines the colours for one selector, light and dark."""
     light = _declarations(INK, LIGHT)
     dark = _declarations(INK_DARK, DARK)
-    return f"{selector}{{{light}}}@media (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
+    return f"{selector}{{{light}}}@media screen and (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
 
 
 def _declarations(ink: str, colours: Mapping[str, str]) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 
 from sftknow.errors import ConfigError
 
+STDERR_DRAWS = 100
+"""Draws for the standard error of a metric that is no mean; for means lm-eval has a formula."""
+
 
 def tasks_folder() -> Path:
     """Return the folder of the task YAMLs, in a checkout as in an installed wheel: lm-eval's --include_path."""
@@ -119,8 +122,18 @@ def language_model(
     return lm
 
 
-def evaluate(lm: Any, tasks: Mapping[str, Any], *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
-    """Run lm-eval's evaluator and return its results with samples; no cache of lm-eval is used."""
+def evaluate(
+    lm: Any, tasks: Mapping[str, Any], *, seed: int = 0, limit: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Run lm-eval's evaluator on the model as it is now and return its results with samples.
+
+    Args:
+        lm: see :func:`language_model`.
+        tasks: see :func:`load_tasks`; used again and again.
+        seed: of few-shot examples, set anew at every call.
+        limit: score only the first so many documents of each task.
+        progress: show lm-eval's progress bars where stderr is a terminal.
+    """
     from lm_eval.evaluator import evaluate as lm_evaluate
 
     for task in tasks["tasks"].values():
@@ -129,7 +142,7 @@ def evaluate(lm: Any, tasks: Mapping[str, Any], *, seed: int = 0, progress: bool
     lm.model.eval()
     try:
         with quiet(progress=progress):
-            results = lm_evaluate(lm, tasks, bootstrap_iters=1, log_samples=True)
+            results = lm_evaluate(lm, tasks, limit=limit, bootstrap_iters=STDERR_DRAWS, log_samples=True)
     finally:
         lm.model.train(training)
     return dict(results)

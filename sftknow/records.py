@@ -26,8 +26,10 @@ SCHEMA_VERSIONS: dict[str, int] = {
     "kl": 1,
     "restoration": 1,
     "scores": 1,
+    "sweep": 1,
     "lab": 1,
     "demo": 1,
+    "demo-unit": 1,
     "probe-journal": 1,
 }
 LIBRARIES = ("torch", "transformers", "trl", "lm-eval", "datasets", "peft", "numpy", "numba", "tokenizers")

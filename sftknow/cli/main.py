@@ -13,6 +13,8 @@ COMMANDS = {
     "train": ("train", "Base model + mastery table -> tuned checkpoint."),
     "kl": ("kl", "Base + tuned + mastery table -> divergence."),
     "score": ("score", "Score a checkpoint with lm-eval, by mastery bucket."),
+    "sweep": ("sweep", "Score a tuned model restored at several fractions, in memory."),
+    "compare": ("compare", "Compare two scored models fact by fact."),
     "report": ("report", "Write the report of a demo: one page, figures, tables."),
     "tasks-path": ("tasks_path", "Print the folder to give lm-eval as --include_path."),
     "doctor": ("doctor", "Check the installation: versions, whether lm-eval sees the tasks, what is missing."),

@@ -55,7 +55,7 @@ class Recipe:
         return {"version": RECIPE_VERSION, **asdict(self)}
 
 
-_EXPOSURES = ((0, 18), (8, 6), (12, 18), (16, 22), (20, 14), (24, 5), (32, 3))
+_EXPOSURES = ((0, 18), (8, 5), (12, 12), (16, 21), (20, 18), (24, 8), (32, 4))
 _REAL_EXPOSURES = ((0, 16), (8, 8), (12, 14), (16, 16), (20, 14), (24, 10), (32, 8))
 
 SIZES = {
@@ -77,7 +77,7 @@ SIZES = {
     ),
     "demo": Recipe(
         size="demo",
-        relations={**dict.fromkeys(IN_DOMAIN, 600), **dict.fromkeys(OUT_OF_DOMAIN, 220)},
+        relations={**dict.fromkeys(IN_DOMAIN, 560), **dict.fromkeys(OUT_OF_DOMAIN, 200)},
         splits=(20, 4, 76),
         exposures=_EXPOSURES,
         warm_up=(5, 40),

@@ -22,6 +22,7 @@ LABELS: Mapping[str, str] = {
     "layers": "Layers",
     "vocabulary": "Vocabulary",
     "trained_tokens": "Tokens pretrained on",
+    "tokens": "Tokens pretrained on",
     "hidden": "Hidden size",
     "seconds": "Seconds to pretrain",
     "retries": "Pretraining retries",
@@ -95,7 +96,7 @@ def not_yet(results: Results) -> tuple[str, ...]:
 def settings(results: Results) -> tuple[tuple[str, Pairs], ...]:
     """Return the settings in groups of (label, value)."""
     groups = (("Run", results.settings), ("Base model", results.model), ("Probing", results.protocol))
-    return tuple((title, _pairs(values)) for title, values in groups if values)
+    return tuple(group for title, values in groups for group in _groups(title, values))
 
 
 def provenance(results: Results) -> tuple[tuple[str, Pairs], ...]:
@@ -137,8 +138,19 @@ def _story(results: Results) -> str:
     return f"{text}. Undoing the {PERCENT:g}% largest relative updates {moved}."
 
 
+def _groups(title: str, values: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
+    """Return plain values as one group, and each mapping among them as a group of its own."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    nested = [(f"{title}: {_label(key)}", value) for key, value in values.items() if isinstance(value, Mapping)]
+    return [(name, _pairs(group)) for name, group in ((title, plain), *nested) if group]
+
+
 def _pairs(values: Mapping[str, Any]) -> Pairs:
-    return tuple((LABELS.get(key, key.replace("_", " ").capitalize()), _value(value)) for key, value in values.items())
+    return tuple((_label(key), _value(value)) for key, value in values.items())
+
+
+def _label(key: str) -> str:
+    return LABELS.get(key, key.replace("_", " ").capitalize())
 
 
 def _value(value: Any) -> str:

@@ -26,8 +26,9 @@ dotted initials                 joined: "J. K.", "J.K." and "JK"    "J. K." is "
   Guinea" or "Guinea-Bissau", "Washington University" not in "George Washington University". The longer names are
   those of ``LONGER_NAMES``; one that is itself among the answers counts, of course. (The other way round is no
   question: "York" never contains "New York".)
-- An answer that leaves nothing but function words ("The Who", "It", "US") or a single letter must stand there
-  letter by letter, capitals and article included, or every text with "who", "it" or "us" in it would be right.
+- An answer that leaves nothing but function words ("The Who", "It", "US") or one or two letters ("OK" for Oklahoma)
+  must stand there letter by letter, capitals and article included, or be the whole text: else every text with "who",
+  "it" or "ok" in it would be right.
 - Scripts written without spaces (Chinese, Japanese, Thai, ...) have no word boundaries to look for: answers in them
   are found anywhere.
 
@@ -65,8 +66,12 @@ _LONGER_NAMES = """
     Jersey City; Quebec City; Panama City; Guatemala City; Kuwait City; Belize City; Long Island City; Virginia Beach;
     Santiago de Cuba; Santiago de Compostela; Kingston upon Hull; Kingston upon Thames; Stratford-upon-Avon;
     Newcastle-under-Lyme; Democratic Republic of the Congo; People's Republic of China; Holy Roman Empire;
-    Gulf of Mexico; George Washington University; Oxford Brookes; Old English; Middle English; Serbo-Croatian
+    Gulf of Mexico; George Washington University; Western Washington University; Eastern Washington University;
+    Central Washington University; Oxford Brookes; Oxford, Mississippi; Oxford, Ohio; Cambridge, Massachusetts;
+    Cambridge, MA; Columbia, Missouri; Columbia, South Carolina; Penn State; Old English; Middle English;
+    Serbo-Croatian
 """
+SHORT = 2
 LONGER_NAMES = tuple(" ".join(name.split()) for name in _LONGER_NAMES.split(";"))
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -112,15 +117,8 @@ class Matcher:
         if self._rule == "substring":
             folded = plain_fold(text)
             return any(needle in folded for needle in self._needles)
-        if self._literal is not None and self._literal.search(_composed(text)):
-            return True
-        padded = f" {normalize(text)} "
-        if not any(needle in padded for needle in self._needles):
-            return False
-        if self._hidden is None:
-            return True
-        seen = self._hidden.sub("|", padded)
-        return any(needle in seen for needle in self._needles)
+        form = normalize(text)
+        return form in self._answers or self._occurs(text, form)
 
     def settled(self, text: str) -> bool:
         """Return whether a text that is still being written contains an answer however it goes on.
@@ -131,9 +129,25 @@ class Matcher:
         if self._rule == "substring":
             return self.contains(text)
         ends = [match.end() for match in _WORD_ENDS.finditer(text)]
-        if not ends or not self.contains(text[: ends[-1]]):
+        written = text[: ends[-1]] if ends else ""
+        if not written or not self._occurs(written, normalize(written)):
             return False
-        return not self._lookahead or self.contains(text[: ends[-1]].rstrip(" .,;:!?").rpartition(" ")[0])
+        if not self._lookahead:
+            return True
+        earlier = written.rstrip(" .,;:!?").rpartition(" ")[0]
+        return self._occurs(earlier, normalize(earlier))
+
+    def _occurs(self, text: str, form: str) -> bool:
+        """Return whether a text, given with its normal form, has an answer in it as whole words."""
+        if self._literal is not None and self._literal.search(_composed(text)):
+            return True
+        padded = f" {form} "
+        if not any(needle in padded for needle in self._needles):
+            return False
+        if self._hidden is None:
+            return True
+        seen = self._hidden.sub("|", padded)
+        return any(needle in seen for needle in self._needles)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -164,8 +178,9 @@ def _f1(words: Counter[str], answer: Counter[str]) -> float:
 
 
 def _must_be_spelled(form: str) -> bool:
-    words = form.split()
-    return len(form) == 1 or all(word in FUNCTION_WORDS or not any(map(str.isalnum, word)) for word in words)
+    if len(form) <= SHORT:
+        return _UNSPACED.search(form) is None
+    return all(word in FUNCTION_WORDS or not any(map(str.isalnum, word)) for word in form.split())
 
 
 def _literal_pattern(names: Sequence[str]) -> re.Pattern[str] | None:

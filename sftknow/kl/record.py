@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sftknow.errors import ConfigError
+from sftknow.kl.moved import describe_moved
 from sftknow.kl.result import Divergence
 from sftknow.records import write_record
 
@@ -67,4 +68,6 @@ def describe(result: Divergence) -> str:
     ]
     for relation, row in result.per_relation.items():
         lines.append(f"{relation:<16} {row.facts:>6} {row.mean:>9.4f} {row.low:>9.4f} {row.high:>9.4f}")
+    if result.moved:
+        lines += ["", "moved most:", *describe_moved(result.moved)]
     return "\n".join(lines)

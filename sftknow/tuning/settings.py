@@ -122,6 +122,7 @@ def default_arguments(
         "save_strategy": "no",
         "disable_tqdm": True,
         "dataloader_pin_memory": device != "cpu",
+        "ddp_find_unused_parameters": False,
     }
 
 

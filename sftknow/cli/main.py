@@ -10,6 +10,8 @@ COMMANDS = {
     "demo": ("demo", "The whole method on the embedded laboratory, with a report page."),
     "lab": ("lab", "Build the laboratory: a world of facts and a small model pretrained on it."),
     "probe": ("probe", "Base model + facts -> mastery table."),
+    "compare-mastery": ("compare_mastery", "Agreement of two mastery tables."),
+    "export": ("export", "Facts, or your own fine-tuning set, with their mastery, for any trainer."),
     "train": ("train", "Base model + mastery table -> tuned checkpoint."),
     "kl": ("kl", "Base + tuned + mastery table -> divergence."),
     "score": ("score", "Score a checkpoint with lm-eval, by mastery bucket."),

@@ -1,5 +1,8 @@
 """Mastery buckets: how often the base model completes a fact correctly, cut into five classes."""
 
+import math
+from collections.abc import Sequence
+
 BUCKETS = (0, 1, 2, 3, 4)
 
 
@@ -28,3 +31,15 @@ def bucket_of_mastery(mastery: float) -> int:
     if not 0.0 <= mastery <= 1.0:
         raise ValueError(f"mastery {mastery} lies outside 0..1")
     return next(bucket for bucket in BUCKETS if mastery <= bucket / 4)
+
+
+def all_wrong(probabilities: Sequence[float], samples: int) -> float:
+    """Return the probability that no completion is right, with some samples of each template.
+
+    Args:
+        probabilities: of each template, that a completion is right.
+        samples: completions drawn for each template.
+    """
+    if any(probability >= 1.0 for probability in probabilities):
+        return 0.0
+    return math.exp(samples * math.fsum(math.log1p(-probability) for probability in probabilities))

@@ -49,14 +49,14 @@ class InProcess:
     """Loads the model here and probes one window after another."""
 
     def __init__(self, source: LocalModel) -> None:
-        from sftknow.mastery.estimators import Estimators
+        from sftknow.mastery.estimators import LocalEstimators
         from sftknow.models import load_model, load_tokenizer, process_threads
 
         if source.threads:
             process_threads(source.threads)
         folder = Path(source.folder)
         model = load_model(folder, dtype=source.dtype, device=source.device)
-        self._estimators = Estimators(model, load_tokenizer(folder))
+        self._estimators = LocalEstimators(model, load_tokenizer(folder))
 
     def results(self, windows: Iterable[tuple[int, Window]]) -> Iterator[tuple[int, WindowResult]]:
         """Yield (number, result) of every window, in order."""

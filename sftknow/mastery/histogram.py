@@ -60,3 +60,21 @@ def _line(label: str, rows: Sequence[ProbedFact]) -> str:
     counts = Counter(row.bucket for row in rows)
     mean = sum(row.mastery for row in rows) / len(rows)
     return f"{label:<24}{len(rows):>8,}" + "".join(f"{counts[bucket]:>10,}" for bucket in BUCKETS) + f"{mean:>9.3f}"
+
+
+def cost_lines(table: MasteryTable) -> list[str]:
+    """Return what the table cost, and what the estimator found beside the buckets."""
+    cost = table.protocol.get("cost", {})
+    tokens = cost.get("prompt_tokens", 0) + cost.get("branch_tokens", 0)
+    counts = {"completions": cost.get("completions", 0), "tokens through the model": tokens}
+    lines = [", ".join(f"{count:,} {what}" for what, count in counts.items() if count)]
+    adaptive = table.protocol.get("adaptive")
+    if adaptive:
+        lines.append(
+            f"adaptive: {100 * adaptive['completions_share']:.1f}% of the full protocol's completions, "
+            f"{100 * adaptive['settled_early']:.1f}% of facts settled early"
+        )
+    kinds = table.protocol.get("categories")
+    if kinds:
+        lines.append("SliCK: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.items()))
+    return lines

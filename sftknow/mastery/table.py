@@ -11,7 +11,7 @@ from typing import Any
 
 from sftknow.errors import DataError
 from sftknow.facts.fact import DOMAINS, SPLITS, Domain, Fact, Split
-from sftknow.mastery.buckets import BUCKETS, bucket_of, bucket_of_mastery
+from sftknow.mastery.buckets import BUCKETS, all_wrong, bucket_of, bucket_of_mastery
 from sftknow.records import file_digest, new_folder, read_record, write_bytes, write_record
 
 FACTS_FILE = "facts.parquet"
@@ -29,8 +29,9 @@ class ProbedFact:
         mastery: R(k), in 0..1.
         bucket: 0..4, see :mod:`sftknow.mastery.buckets`.
         template_hits: per completion template, hits of that template (or its probability, for an estimator that
-            draws no samples); length = number of templates of the relation.
+            draws no samples), or of each few-shot prompt; length = number of templates of the relation.
         template_trials: per completion template, completions drawn; empty where the estimator counts nothing.
+        category: SliCK's category, where the few-shot protocol made the row.
     """
 
     fact: Fact
@@ -40,9 +41,12 @@ class ProbedFact:
     bucket: int
     template_hits: tuple[float, ...]
     template_trials: tuple[int, ...] = ()
+    category: str | None = None
 
     @classmethod
-    def from_counts(cls, fact: Fact, template_hits: Sequence[int], template_trials: Sequence[int]) -> "ProbedFact":
+    def from_counts(
+        cls, fact: Fact, template_hits: Sequence[int], template_trials: Sequence[int], category: str | None = None
+    ) -> "ProbedFact":
         """Make the row of a fact from its sampled completions, counted per template."""
         hits, trials = sum(template_hits), sum(template_trials)
         return cls(
@@ -53,13 +57,22 @@ class ProbedFact:
             bucket_of(hits, trials),
             tuple(float(count) for count in template_hits),
             tuple(template_trials),
+            category,
         )
 
     @classmethod
-    def from_probabilities(cls, fact: Fact, probabilities: Sequence[float]) -> "ProbedFact":
-        """Make the row of a fact from one probability of success per template, without sampling."""
+    def from_probabilities(cls, fact: Fact, probabilities: Sequence[float], samples: int = 10) -> "ProbedFact":
+        """Make the row of a fact from one probability of success per template, without sampling.
+
+        Args:
+            fact: the fact.
+            probabilities: of each template, that a completion is right.
+            samples: completions a template that the sampled protocol would draw. A probability is never quite zero:
+                the bucket is 0 where all those completions would more likely than not be wrong.
+        """
         mastery = min(1.0, sum(probabilities) / len(probabilities))
-        return cls(fact, None, None, mastery, bucket_of_mastery(mastery), tuple(probabilities))
+        bucket = 0 if all_wrong(probabilities, samples) > 0.5 else bucket_of_mastery(mastery)
+        return cls(fact, None, None, mastery, bucket, tuple(probabilities))
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,7 @@ def _to_parquet(rows: Iterable[ProbedFact]) -> bytes:
             ("bucket", whole),
             ("template_hits", pyarrow.list_(real)),
             ("template_trials", pyarrow.list_(whole)),
+            ("category", text),
         ]
     )
     records = [
@@ -218,4 +232,5 @@ def _row(record: Mapping[str, Any]) -> ProbedFact:
         record["bucket"],
         tuple(record["template_hits"]),
         tuple(record["template_trials"]),
+        record.get("category"),
     )

@@ -6,53 +6,22 @@ distinct branch costs one row of a forward pass. A sample sees exactly the model
 numbers, as if it had been drawn alone: sharing changes the cost, not the law.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from sftknow.mastery.branch_cache import BranchCache
+from sftknow.mastery.cost import Cost
+from sftknow.mastery.sample import Judge, Request
 from sftknow.mastery.streams import uniforms
+from sftknow.mastery.tokens import decode_all, end_tokens, last_logits
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 64
 _BRANCHES = 4  # branches of a prompt to leave room for; a batch that has more is divided
-
-
-class Judge(Protocol):
-    """Says of completions whether they count as right."""
-
-    def right(self, prompts: Sequence[int], texts: Sequence[str], ended: Sequence[bool]) -> Sequence[bool]:
-        """Say of each text whether it is right: as it is where it has ended, however it goes on where it has not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Samples wanted of one prompt.
-
-    Attributes:
-        text: the prompt; special tokens are added as the tokenizer does by default.
-        key: the prompt's random streams, see :mod:`sftknow.mastery.streams`.
-        first: index of the first sample wanted.
-        count: number of samples wanted.
-    """
-
-    text: str
-    key: int
-    first: int = 0
-    count: int = 10
-
-
-@dataclass
-class Cost:
-    """What sampling cost: rows of forward passes against tokens of the samples they stand for."""
-
-    prompt_tokens: int = 0
-    branch_tokens: int = 0
-    sampled_tokens: int = 0
 
 
 @dataclass
@@ -94,11 +63,11 @@ class TreeSampler:
 
     def __post_init__(self) -> None:
         self._ends = np.array(sorted(end_tokens(self.model, self.tokenizer)), dtype=np.int64)
-        self._keep_last = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def outcomes(self, requests: Sequence[Request], judge: Judge) -> list[Array]:
         """Return for each request which of its samples are right: (count,) bool."""
         right = [np.zeros(request.count, dtype=bool) for request in requests]
+        self.cost.completions += sum(request.count for request in requests)
         for prompt, index, _, hit in self.samples(requests, judge):
             right[prompt][index - requests[prompt].first] = hit
         return right
@@ -135,7 +104,7 @@ class TreeSampler:
     def _start(self, requests: Sequence[Request], chosen: Array, ids: Array) -> _Branches:
         self.cost.prompt_tokens += ids.size
         cache = BranchCache(self.model.config)
-        logits = self._logits(torch.from_numpy(ids), cache)
+        logits = last_logits(self.model, torch.from_numpy(ids), cache)
         counts = [requests[position].count for position in chosen]
         return _Branches(
             cache=cache,
@@ -146,12 +115,6 @@ class TreeSampler:
             sample_index=np.concatenate([requests[p].first + np.arange(requests[p].count) for p in chosen]),
             sample_key=np.repeat(np.array([requests[p].key for p in chosen], dtype=np.uint64), counts),
         )
-
-    def _logits(self, ids: torch.Tensor, cache: BranchCache) -> torch.Tensor:
-        extra = {"logits_to_keep": 1} if self._keep_last else {}
-        out = self.model(input_ids=ids.to(self.model.device), past_key_values=cache, use_cache=True, **extra)
-        logits: torch.Tensor = out.logits[:, -1]
-        return logits
 
     @torch.inference_mode()
     def _step(self, branches: _Branches, judge: Judge) -> Iterator[tuple[int, int, str, bool]]:
@@ -190,24 +153,13 @@ class TreeSampler:
 
     def _texts(self, tokens: Array, ended: Array) -> list[str]:
         rows = [row[:-1] if end else row for row, end in zip(tokens.tolist(), ended.tolist(), strict=True)]
-        if getattr(self.tokenizer, "is_fast", False):
-            return list(self.tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True))
-        return list(self.tokenizer.batch_decode(rows, skip_special_tokens=True))
+        return decode_all(self.tokenizer, rows)
 
     @torch.inference_mode()
     def _forward(self, branches: _Branches) -> None:
         self.cost.branch_tokens += len(branches.prompt)
-        branches.logits = self._logits(torch.from_numpy(branches.tokens[:, -1:].copy()), branches.cache)
+        branches.logits = last_logits(self.model, torch.from_numpy(branches.tokens[:, -1:].copy()), branches.cache)
         branches.step += 1
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Return the ids that end a completion: those of the generation config and the tokenizer's EOS."""
-    found: set[int] = set()
-    for value in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ends = getattr(value, "eos_token_id", None)
-        found |= set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
-    return found
 
 
 def draw(probabilities: torch.Tensor, rows: Array, numbers: Array) -> Array:

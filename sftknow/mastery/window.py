@@ -1,7 +1,7 @@
 """A window: some facts with all their prompts, probed together; the unit of work, of the journal and of a process."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from sftknow.facts.fact import Fact
@@ -20,22 +20,30 @@ class Settings:
     """What fixes a probe's numbers, apart from the model and the facts.
 
     Attributes:
+        estimator: ``sample``, ``likelihood`` or ``fewshot``.
         samples: completions drawn for each template.
         temperature: of the softmax; 0 is greedy.
         max_new_tokens: tokens of a completion at most.
         seed: of the sampling.
         match: ``words`` or ``substring``.
+        top_k: draw from the k most probable tokens only; 0 for all.
         stop_newline: end a completion at its first newline.
         batch_size: rows of a forward pass at most.
+        confidence: stop sampling a fact when its bucket is this certain; None for the full protocol.
+        prior: (a, b) of the beta distribution of mastery over facts, once fitted.
     """
 
+    estimator: str = "sample"
     samples: int = 10
     temperature: float = 0.7
     max_new_tokens: int = 32
     seed: int = 0
     match: str = "words"
+    top_k: int = 0
     stop_newline: bool = False
     batch_size: int = 512
+    confidence: float | None = None
+    prior: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,9 @@ class Window:
     def from_json(cls, value: Mapping[str, Any]) -> "Window":
         """Make a window from what :meth:`to_json` gave."""
         items = (Item(tuple(i["prompts"]), tuple(i["keys"]), tuple(i["answers"])) for i in value["items"])
-        return cls(Settings(**value["settings"]), tuple(items))
+        settings = Settings(**value["settings"])
+        prior = (settings.prior[0], settings.prior[1]) if settings.prior else None
+        return cls(replace(settings, prior=prior), tuple(items))
 
 
 def make_item(fact: Fact, templates: Sequence[str], answers: Sequence[str], seed: int) -> Item:

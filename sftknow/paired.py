@@ -1,6 +1,5 @@
 """Statistics of two models scored on the same documents: McNemar's exact test, paired bootstrap intervals."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +18,11 @@ def mcnemar(lost: int, gained: int) -> float:
         gained: documents right with the second model only.
     """
     differ = lost + gained
-    tail = sum(math.comb(differ, count) for count in range(min(lost, gained) + 1))
-    return float(min(1.0, tail / 2 ** (differ - 1))) if differ else 1.0
+    tail, ways = 0, 1  # ways: how many of the 2^differ outcomes lose exactly `count`
+    for count in range(min(lost, gained) + 1):
+        tail += ways
+        ways = ways * (differ - count) // (count + 1)
+    return min(1.0, 2 * tail / 2**differ)
 
 
 def bootstrap_interval(

@@ -60,6 +60,11 @@ def folder_files(path: Path) -> list[Path]:
     return sorted(file for split in SPLITS for file in (root / split).glob("*.json"))
 
 
+def is_member(name: str) -> bool:
+    """Return whether a path within an archive or dataset is one of the archive's files of questions."""
+    return _MEMBER.fullmatch(name) is not None
+
+
 def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
     sizes = [info.file_size for info in archive.infolist()]
     if sum(sizes) > MAX_TOTAL_BYTES or max(sizes, default=0) > MAX_FILE_BYTES:

@@ -86,7 +86,7 @@ def load_facts(
 
     Args:
         source: the EntityQuestions archive as published (zip) or its unpacked folder, or a JSONL file of
-            {relation, subject, answers, split}.
+            {relation, subject, answers, split}; or where to fetch one of these, see :mod:`sftknow.facts.download`.
         relations: relation id -> relation; by default the 24 of EntityQuestions.
         only: ids of the relations to load; None loads all.
         no_leak: leave out of train the facts whose subject or question stands in test.
@@ -102,7 +102,7 @@ def load_facts(
     if only is not None and not any_relation:
         for name in only:
             pick_relation(relations, name)
-    path = Path(source)
+    path = _local(source)
     rows = _read(path, relations, only, any_relation)
     count, facts = _merge(rows)
     if not facts:
@@ -119,6 +119,15 @@ def load_facts(
         counts=Counter((fact.relation, fact.split) for fact in kept),
     )
     return FactSet(tuple(kept), report, _identity(path))
+
+
+def _local(source: str | Path) -> Path:
+    """Return where a source lies, fetching it if it is an address."""
+    if isinstance(source, str) and source.startswith(("https://", "http://", "hf://")):
+        from sftknow.facts.download import fetch
+
+        return fetch(source)
+    return Path(source)
 
 
 def leaks(facts: Iterable[Fact]) -> tuple[set[str], set[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from sftknow.errors import CheckpointError, DataError
+from sftknow.errors import CheckpointError, ConfigError, DataError
 from sftknow.facts.fact import Fact
 from sftknow.facts.load import load_facts
 from sftknow.facts.relations import Relation, load_relations
@@ -24,7 +24,7 @@ from sftknow.models import check_device
 from sftknow.records import (
     check_output_folder,
     digest,
-    file_digest,
+    file_identity,
     library_versions,
     new_folder,
     read_record,
@@ -97,8 +97,8 @@ def build_lab(
         return load_lab(out)
     if out is not None:
         check_output_folder(out)
-    check_output_folder(plan.folder, overwrite=True)
     if rebuild or not _usable(plan.folder, log):
+        _check_cache(plan.folder)
         check_device(device)
         _build(plan, log)
     return load_lab(_copy(plan.folder, out) if out is not None else plan.folder)
@@ -106,14 +106,22 @@ def build_lab(
 
 def lab_key(recipe: Recipe, relations: Mapping[str, Relation], facts: Path | None, seed: int) -> str:
     """Return the digest that names a laboratory: all that fixes it but the device and the libraries."""
+    source = {name: value for name, value in _source(facts).items() if name != "path"}
     wording = {name: asdict(relation) for name, relation in relations.items()}
-    return digest({"recipe": recipe.as_dict(), "relations": wording, "facts": _source(facts), "seed": seed})
+    return digest({"recipe": recipe.as_dict(), "relations": wording, "facts": source, "seed": seed})
 
 
-def _source(facts: Path | None) -> str | None:
+def _source(facts: Path | None) -> dict[str, Any]:
     if facts is None:
-        return None
-    return file_digest(facts) if facts.is_file() else str(load_facts(facts).identity["digest"])
+        return {}
+    return file_identity(facts) if facts.is_file() else dict(load_facts(facts).identity)
+
+
+def _check_cache(folder: Path) -> None:
+    try:
+        check_output_folder(folder, overwrite=True)
+    except ConfigError as error:
+        raise ConfigError(f"the cache of laboratories: {error} SFTKNOW_CACHE names it.") from error
 
 
 def load_lab(folder: Path) -> Lab:
@@ -246,7 +254,7 @@ def _write(plan: _Plan, made: _Made, stalled: Sequence[Mapping[str, Any]], secon
             "seconds": round(seconds, 1),
             "files": file_digests(staging),
         }
-        source = {} if plan.source is None else {"facts": load_facts(plan.source).identity}
+        source = {} if plan.source is None else {"facts": _source(plan.source)}
         write_record(staging / RECORD_FILE, "lab", body, made_from=source, seeds={"lab": made.seed})
 
 

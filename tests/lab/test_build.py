@@ -154,7 +154,7 @@ def test_a_missing_archive_is_refused(cache, tmp_path):
 def test_a_file_where_the_cache_should_be_is_refused(monkeypatch, tmp_path, micro):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFTKNOW_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match=r"the cache of laboratories: .* cannot be written: .* SFTKNOW_CACHE"):
         build_lab(size="micro")
 
 

@@ -69,13 +69,16 @@ def test_names_are_as_diverse_as_real_ones(demo_world):
 
 def test_probed_facts_are_split_and_the_others_stay_apart(demo_world):
     roles = Counter(fact.role for fact in demo_world)
-    assert roles == {"probed": 4480, "warm-up": 6 * 30 + 4 * 11, "filler": 6 * 84 + 4 * 31}
+    assert roles == {"probed": 6 * 560 + 4 * 200, "warm-up": 6 * 28 + 4 * 10, "filler": 6 * 79 + 4 * 28}
     splits = Counter((f.fact.domain, f.fact.split) for f in demo_world if f.role == "probed")
     assert splits == {
-        ("in_domain", "train"): 6 * 456,
-        ("in_domain", "dev"): 6 * 24,
-        ("in_domain", "test"): 6 * 120,
-        ("out_of_domain", "test"): 880,
+        ("in_domain", "train"): 6 * 426,
+        ("in_domain", "dev"): 6 * 22,
+        ("in_domain", "test"): 6 * 112,
+        ("out_of_domain", "test"): 800,
+    }
+    assert not {f.fact.id for f in demo_world if f.role == "probed"} & {
+        f.fact.id for f in demo_world if f.role != "probed"
     }
 
 

@@ -1,7 +1,9 @@
 """Causal language models and their tokenizers, loaded from folders or from the Hub, never with remote code."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 import sys
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,19 @@ def process_threads(threads: int | None = None) -> int:
     count = threads or available_cores()
     torch.set_num_threads(count)
     return count
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use so many CPU threads meanwhile: one is fastest for the laboratory's small matrices."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _load_failure(folder: Path, error: Exception, what: str = "model") -> str:

@@ -13,6 +13,7 @@ from sftknow.lab.network import EPSILON, ROPE_BASE, Network
 from sftknow.lab.rng import Rng
 from sftknow.lab.sizes import Recipe
 from sftknow.lab.tokenizer import MAX_LENGTH
+from sftknow.models import cpu_threads
 from sftknow.progress import counter
 
 WARM_UP_PERCENT = 3
@@ -64,7 +65,8 @@ def pretrain(
     network = Network(new_model(tokenizer, recipe, seed).to(device))
     rng = Rng(seed, "batches")
     batches = [batch for rows in phases for batch in rng.shuffled(batches_of(rows, recipe.batch))]
-    losses = _train(network, batches, recipe, tokenizer.pad_token_id, device, checkpoint or Checkpoint())
+    with cpu_threads(1):
+        losses = _train(network, batches, recipe, tokenizer.pad_token_id, device, checkpoint or Checkpoint())
     last = losses[-max(1, len(losses) // 20) :]
     model = network.write_back().cpu().eval()
     tokens = sum(len(row) for rows in phases for row in rows)

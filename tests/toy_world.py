@@ -36,9 +36,7 @@ def toy_facts(each: int = 40) -> list[Fact]:
             for _ in range(each):
                 subject = f"{name()} {name()}"
                 asked = wording.format(subject)
-                facts.append(
-                    Fact(fact_id(relation, split, asked), relation, domain, split, subject, asked, (name(),))
-                )
+                facts.append(Fact(fact_id(relation, split, asked), relation, domain, split, subject, asked, (name(),)))
     return facts
 
 

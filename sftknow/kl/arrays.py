@@ -32,9 +32,11 @@ def kl_rows(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
 
 def jensen_shannon(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     """Return the Jensen-Shannon divergence of each row, in nats: symmetric, at most log 2."""
-    log_first, log_second = log_softmax(first), log_softmax(second)
-    middle = np.logaddexp(log_first, log_second) - np.log(2)
-    halves = [np.exp(side) * np.where(np.exp(side) > 0, side - middle, 0.0) for side in (log_first, log_second)]
+    sides = log_softmax(first), log_softmax(second)
+    halves = [
+        np.exp(one) * np.where(np.exp(one) > 0, np.log(2) - np.logaddexp(0, other - one), 0.0)
+        for one, other in (sides, sides[::-1])
+    ]
     return np.asarray(np.maximum((halves[0] + halves[1]).sum(axis=-1) / 2, 0.0))
 
 

@@ -68,7 +68,7 @@ def compare(
         make = partial(_follow, model, follow.tokenizer, chunk, kept, measure, options=options)
         values.append(journal.get(f"rows-{number}", make)["values"])
     result = np.concatenate(values)
-    most = [int(place) for place in np.argsort(-result, kind="stable")[:moved]]
+    most = [int(place) for place in np.argsort(-result, kind="stable")[:moved] if result[place] > 0]
     described = []
     for place in most:
         kept = journal.get(f"lead-{place // size}", dict)

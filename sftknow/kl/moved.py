@@ -9,6 +9,7 @@ from sftknow.kl.arrays import Array, log_softmax, top_ids
 from sftknow.kl.prompts import KLPrompt
 
 TOKENS = 5
+NOTICEABLE = 1e-5
 
 
 def moved_tokens(
@@ -40,15 +41,15 @@ def moved_tokens(
     candidates = sorted({*lead, *top_ids(follow_logits[None], min(len(lead_ids), len(follow)))[0].tolist()})
     rows = [(token, lead.get(token), float(follow[token])) for token in candidates]
     pairs = [(token, left, right) if base_leads else (token, right, left) for token, left, right in rows]
-    pairs.sort(key=lambda row: (row[2] or 0.0) - (row[1] or 0.0))
+    pairs = sorted((row for row in pairs if abs(_gain(row)) > NOTICEABLE), key=_gain)
     return {
         "id": prompt.id,
         "relation": prompt.relation,
         "prompt": prompt.text,
         "answer": prompt.answer,
         "value": value,
-        "gained": [_row(row, tokenizer) for row in reversed(pairs[-TOKENS:]) if (row[2] or 0) > (row[1] or 0)],
-        "lost": [_row(row, tokenizer) for row in pairs[:TOKENS] if (row[2] or 0) < (row[1] or 0)],
+        "gained": [_row(row, tokenizer) for row in reversed(pairs[-TOKENS:]) if _gain(row) > 0],
+        "lost": [_row(row, tokenizer) for row in pairs[:TOKENS] if _gain(row) < 0],
     }
 
 
@@ -62,6 +63,10 @@ def describe_moved(facts: Sequence[Any]) -> list[str]:
             if texts:
                 lines.append(f"    {sign} {', '.join(texts)}")
     return lines
+
+
+def _gain(row: tuple[int, float | None, float | None]) -> float:
+    return (row[2] or 0.0) - (row[1] or 0.0)
 
 
 def _row(row: tuple[int, float | None, float | None], tokenizer: Any) -> dict[str, Any]:

@@ -12,7 +12,10 @@ def test_rows_are_those_of_trls_own_preparation(base, facts, tmp_path):
     rows = training_rows(facts[:12])
     config = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", max_length=None)
     trainer = SFTTrainer(
-        model=load_model(base), args=config, train_dataset=Dataset.from_list(rows), processing_class=load_tokenizer(base)
+        model=load_model(base),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(base),
     )
     ours = tokenized_rows(rows, load_tokenizer(base))
     theirs = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in trainer.train_dataset]

@@ -123,5 +123,3 @@ def test_buckets_are_read_from_text():
 def test_no_facts_asked_for_is_refused(table):
     with pytest.raises(ConfigError, match="0 training facts"):
         select_facts(table, 0, 0, 0)
-
-

@@ -22,6 +22,8 @@ from sftknow.report.verdicts import (
     combine,
     contradicts,
     count,
+    difference,
+    nats,
     percent,
 )
 
@@ -83,7 +85,7 @@ def more_samples_harm(results: Results) -> Finding:
     numbers = [
         f"{percent(mean_accuracy(results.cell(low, small), domain))} to "
         f"{percent(mean_accuracy(results.cell(low, large), domain))} {IN_WORDS[domain]} "
-        f"(a fall of {part.text.lstrip('+')})"
+        f"({_reversed(part)})"
         for domain, part in zip(DOMAINS, parts, strict=True)
     ]
     text = f"from {small:,} to {large:,} samples of bucket {low}, accuracy goes from {numbers[0]}, {numbers[1]}"
@@ -95,8 +97,8 @@ def divergence_grows(results: Results) -> Finding:
     key, title = "divergence", "The model drifts further with more samples, most on unknown facts"
     rule = (
         "Three parts, all of which decide: KL at the largest minus the smallest size, lowest bucket; that growth minus "
-        "the highest bucket's; and the slope of accuracy on test bucket 4 against KL over all runs, within training "
-        "buckets (a loss of less than one point per nat counts as none)."
+        "the highest bucket's; and the fall of accuracy on test bucket 4 along the range of KL seen, by a straight "
+        "line through all runs with an intercept for each training bucket."
     )
     pair = _extremes(results)
     if not pair:
@@ -110,10 +112,10 @@ def divergence_grows(results: Results) -> Finding:
         results, "more than on the highest", [(low, large), (high, small)], [(low, small), (high, large)]
     )
     parts = [growth, most, slope_part(results)]
-    values = {(b, n): spread(divergences(results, b, n)).mean for b in pair for n in (small, large)}
+    values = {(b, n): nats(spread(divergences(results, b, n)).mean) for b in pair for n in (small, large)}
     text = (
-        f"from {small:,} to {large:,} samples KL goes from {values[low, small]:.2f} to {values[low, large]:.2f} nats "
-        f"on bucket {low} ({growth.text}) and from {values[high, small]:.2f} to {values[high, large]:.2f} on bucket "
+        f"from {small:,} to {large:,} samples KL goes from {values[low, small]} to {values[low, large]} nats "
+        f"on bucket {low} ({growth.text}) and from {values[high, small]} to {values[high, large]} on bucket "
         f"{high} (a growth smaller by {most.text.lstrip('+')}); {parts[2].text}"
     )
     return _finding(key, title, rule, parts, text, facts="fact", unit="nats")
@@ -154,9 +156,9 @@ def restoration_helps(results: Results) -> Finding:
     key, title = "restoration", "Undoing the largest relative updates repairs low-mastery tuning"
     rule = (
         "The gain in accuracy in domain from undoing the top 20 percent after tuning on the lowest bucket, and that "
-        "gain minus the highest bucket's: both decide. The fall from the best percent to the last one swept (the "
-        "inverted U) is judged too, its margin widened for the choice of the best, but does not decide: it hangs on "
-        "how far the sweep goes."
+        "gain minus the highest bucket's: both decide. The inverted U (the rise to the best percent or the fall "
+        "from it to the last, whichever is smaller, its margin widened for the choice of the best) is judged too, but "
+        "does not decide: it hangs on how far the sweep goes."
     )
     low, high = _extremes(results) or (results.buckets[0] if results.buckets else None, None)
     sweeps = results.sweeps_of(low, "top") if low is not None else ()
@@ -224,6 +226,11 @@ def _reason(parts: Sequence[Part], verdict: str) -> str:
     blamed = [part.label for part in deciding if part.verdict == verdict]
     word = "it does not show" if verdict == FAILS else "too close to tell"
     return f"; {word}" if len(deciding) == 1 else f"; {word}: {', '.join(blamed)}"
+
+
+def _reversed(part: Part) -> str:
+    """Write a fall as a negative change."""
+    return difference(part.measured, sign=-1) if part.measured is not None else part.text
 
 
 def _extremes(results: Results) -> tuple[int, int] | None:

@@ -66,23 +66,32 @@ def more_part(results: Results, low: int, high: int, at: float) -> Part | None:
 
 
 def shape_part(results: Results, bucket: int) -> Part | None:
-    """Judge the fall from the best percent to the last, with a margin widened for the choice of the best."""
+    """Judge the rise to the best percent and the fall from it to the last, their margin widened for that choice."""
     sweeps = results.sweeps_of(bucket, "top")
     percents = sorted(_common_percents(sweeps))
     if len(percents) < 3:
         return None
-    last = percents[-1]
+    first, *inner, last = percents
     means = {at: spread(_step(sweep, at).score.in_domain.accuracy for sweep in sweeps).mean for at in percents}
-    best = max(percents[:-1], key=lambda at: means[at])
-    arms = _averaged(_gains(sweeps, best, "in_domain", since=last))
-    spread_of = _gain_spread(results, best, "in_domain", since=last)
-    measured = measure(arms, (len(sweeps),), *spread_of, looks=len(percents) - 1)
-    numbers = f"{percent(means[best])} at {best:g}%, {percent(means[last])} at {last:g}%"
-    if measured.effect > 0:
-        text = f"accuracy in domain peaks and falls: {numbers}"
-    else:
-        text = f"accuracy in domain has not turned by {last:g}%: {numbers}"
-    return Part("rises, then falls", judge(measured), text, measured, decides=False)
+    best = max(inner, key=lambda at: means[at])
+    limbs = [_limb(results, bucket, best, end, looks=len(inner)) for end in (first, last)]
+    smaller = min(limbs, key=lambda limb: limb.effect)
+    numbers = ", ".join(f"{percent(means[at])} at {at:g}%" for at in (first, best, last))
+    shape = (
+        "rises and falls"
+        if smaller.effect > 0
+        else "does not rise"
+        if means[best] <= means[first]
+        else "has not turned"
+    )
+    return Part("rises, then falls", judge(smaller), f"accuracy in domain {shape}: {numbers}", smaller, decides=False)
+
+
+def _limb(results: Results, bucket: int, best: float, end: float, *, looks: int) -> Measured:
+    sweeps = results.sweeps_of(bucket, "top")
+    arms = _averaged(_gains(sweeps, best, "in_domain", since=end))
+    sd, freedom = _gain_spread(results, best, "in_domain", since=end)
+    return measure(arms, (len(sweeps),), sd, freedom, looks=looks)
 
 
 def control_part(results: Results, bucket: int, domain: str, *, decides: bool) -> Part | None:

@@ -8,6 +8,7 @@ from sftknow.mastery.buckets import BUCKETS
 from sftknow.report.figures import GROUPS
 from sftknow.report.results import DOMAINS, Results, Run, Score, Sweep, results_of
 from sftknow.report.statistics import binomial_stderr, spread
+from sftknow.report.verdicts import nats
 
 NOTHING = "–"
 STRATEGY_NAMES = {"top": "largest first", "bottom": "smallest first", "random": "random"}
@@ -109,9 +110,9 @@ def divergence(results: Results) -> Table:
     for run in sorted(results.runs, key=lambda run: (run.bucket, run.n, run.seed)):
         if run.kl is not None:
             known = run.score.in_domain.buckets.get(4) if run.score is not None else None
-            interval = f"{run.kl.low:.2f} to {run.kl.high:.2f}"
+            interval = f"{nats(run.kl.low)} to {nats(run.kl.high)}"
             accuracy_known = _percent(known.accuracy) if known is not None else NOTHING
-            numbers = (f"{run.n:,}", str(run.seed), f"{run.kl.mean:.2f}", interval, f"{run.kl.facts:,}", accuracy_known)
+            numbers = (f"{run.n:,}", str(run.seed), nats(run.kl.mean), interval, f"{run.kl.facts:,}", accuracy_known)
             rows.append((f"bucket {run.bucket}", *numbers))
     header = ("Tuned on", "samples", "seed", "KL, nats", "95% interval", "facts", "accuracy on test 4, %")
     return Table("divergence", "KL from the base, by fine-tuning", header, tuple(rows))
@@ -141,7 +142,7 @@ def restoration(results: Results) -> Table:
             scores = [step.score for step in steps]
             sides = (_score(scores, "in_domain"), _score(scores, "out_of_domain"))
             undone = _mean([s.change_undone for s in steps], _percent)
-            numbers = (f"{percent:g}", str(len(steps)), undone, *sides, _mean([s.kl for s in steps], _two_places))
+            numbers = (f"{percent:g}", str(len(steps)), undone, *sides, _mean([s.kl for s in steps], nats))
             rows.append((f"bucket {first.bucket}, {first.n:,}", STRATEGY_NAMES[first.strategy], *numbers))
     header = (
         "Tuned on, samples",
@@ -206,7 +207,7 @@ def _by_bucket(scores: Sequence[Score]) -> Iterable[str]:
 
 
 def _kl(runs: Sequence[Run]) -> str:
-    return _mean([run.kl.mean if run.kl is not None else None for run in runs], _two_places)
+    return _mean([run.kl.mean if run.kl is not None else None for run in runs], nats)
 
 
 def _mean(values: Sequence[float | None], form: Callable[[float], str]) -> str:
@@ -216,10 +217,6 @@ def _mean(values: Sequence[float | None], form: Callable[[float], str]) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-def _two_places(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _markdown_cell(text: str) -> str:

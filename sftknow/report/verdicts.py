@@ -114,15 +114,25 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def difference(measured: Measured, unit: str = "points") -> str:
+def nats(value: float) -> str:
+    """Write a KL with two decimals, or with two significant digits where that would hide it."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def difference(measured: Measured, unit: str = "points", *, sign: int = 1) -> str:
     """Write a difference with its margin, in points of accuracy or in nats."""
-    scale, form = (100.0, ".1f") if unit == "points" else (1.0, ".2f")
-    half = f" ± {scale * measured.margin:{form}}" if measured.margin is not None else ""
-    return f"{scale * measured.effect:+{form}}{half} {unit}".replace("-", "−")
+    effect = sign * measured.effect
+    mark = "+" if effect >= 0 else "−"
+    half = f" ± {_amount(measured.margin, unit)}" if measured.margin is not None else ""
+    return f"{mark}{_amount(abs(effect), unit)}{half} {unit}"
 
 
 def basis(measured: Measured, unit: str = "points", facts: str = "test fact") -> str:
     """Write what a difference rests on: seeds, spread over them, and facts."""
-    scale, form = (100.0, ".1f") if unit == "points" else (1.0, ".2f")
-    spread = f" with sd {scale * measured.sd:{form}} {unit}" if measured.sd is not None else ""
-    return f"{count(measured.seeds, 'seed')}{spread}, {count(measured.facts, facts)}"
+    known = measured.sd is not None and measured.margin is not None
+    over = f" with sd {_amount(measured.sd or 0.0, unit)} {unit}" if known else ""
+    return f"{count(measured.seeds, 'seed')}{over}, {count(measured.facts, facts)}"
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{100 * value:.1f}" if unit == "points" else nats(value)

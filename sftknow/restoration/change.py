@@ -19,7 +19,7 @@ ZERO_SLOTS = 16
 """Unchanged parameters are counted over 16 slots in turn, so that no slot waits for its own last update."""
 COUNT_SHIFT = 40
 """A slot packs a count (upper 24 bits) and the sum of the counted values' low 14 bits (lower 40 bits)."""
-FLUSH_AFTER = 1 << 23
+FLUSH_AFTER = 15 << 20
 """Elements after which slots are emptied, before either half can overflow."""
 HAS_TIES = 32
 """Flag in a table entry: the bin holds a value whose ties are counted; below it the shift, above it the slot."""
@@ -184,3 +184,15 @@ def largest_magnitude(values: Floats) -> np.float32:
     for i in range(values.size):
         result = max(result, abs(values[i]))
     return result
+
+
+@compiled
+def unpack(slots: Longs, counts: npt.NDArray[np.int64], lows: npt.NDArray[np.int64]) -> None:
+    """Add packed slots to counts and sums of low bits, the ZERO_SLOTS as one entry, and empty them."""
+    for i in range(slots.size):
+        packed = slots[i]
+        if packed != 0:
+            at = max(0, i - ZERO_SLOTS + 1)
+            counts[at] += np.int64(packed >> np.uint64(COUNT_SHIFT))
+            lows[at] += np.int64(packed & np.uint64((1 << COUNT_SHIFT) - 1))
+            slots[i] = 0

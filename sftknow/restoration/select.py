@@ -17,11 +17,9 @@ from sftknow.restoration.change import (
     BIN_SHIFT,
     BINS,
     BOTTOM,
-    COUNT_SHIFT,
     HAS_TIES,
     TIE_SHIFT,
     ZERO_SLOTS,
-    Longs,
     Words,
 )
 
@@ -114,13 +112,6 @@ class Histogram:
         self.counts = np.zeros(self.layout.size - ZERO_SLOTS + 1, np.int64)
         self.lows = np.zeros_like(self.counts)
 
-    def add(self, packed: Longs) -> None:
-        """Take over packed slots from the kernel."""
-        counts = (packed >> np.uint64(COUNT_SHIFT)).astype(np.int64)
-        self.counts[0] += counts[:ZERO_SLOTS].sum()
-        self.counts[1:] += counts[ZERO_SLOTS:]
-        self.lows[1:] += (packed[ZERO_SLOTS:] & np.uint64((1 << COUNT_SHIFT) - 1)).astype(np.int64)
-
     def find(self, target: int, *, from_bottom: bool = False, only_changed: bool = False) -> Threshold | int:
         """Return the threshold of a number of parameters, or the coarse bin to count value by value first.
 
@@ -131,18 +122,16 @@ class Histogram:
         """
         if target == 0:
             return Threshold(0, None, 0, 0, 0)
-        counts = self.counts.copy()
-        if only_changed:
-            counts[0] = 0
-        ordered = counts if from_bottom else counts[::-1]
-        reached = np.cumsum(ordered)
-        at = int(np.searchsorted(reached, target))
-        beyond = int(reached[at] - ordered[at])
-        slot = at if from_bottom else counts.size - 1 - at
+        reached = self._reached[from_bottom]
+        skipped = int(self.counts[0]) if only_changed and from_bottom else 0
+        at = int(np.searchsorted(reached, target + skipped))
+        slot = at if from_bottom else reached.size - 1 - at
+        tied = int(self.counts[slot])
+        beyond = int(reached[at]) - tied - skipped
         coarse, bits = self._bits_of(slot)
         if coarse is not None:
             return coarse
-        return Threshold(target, bits, beyond, int(ordered[at]), target - beyond)
+        return Threshold(target, bits, beyond, tied, target - beyond)
 
     def sum_above(self, threshold: Threshold) -> float:
         """Return the sum of the measure over the parameters that a top threshold restores."""
@@ -150,6 +139,11 @@ class Histogram:
             return 0.0
         slot = 0 if threshold.bits == 0 else self._slot_of(threshold.bits)
         return float(self.sums[slot + 1 :].sum()) + threshold.taken * (threshold.value or 0.0)
+
+    @cached_property
+    def _reached(self) -> tuple[Counts, Counts]:
+        """Counts added up from the top, and from the bottom."""
+        return np.cumsum(self.counts[::-1]), np.cumsum(self.counts)
 
     @cached_property
     def sums(self) -> npt.NDArray[np.float64]:

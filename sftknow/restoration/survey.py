@@ -192,12 +192,9 @@ class _Counter:
         self.tie_counts = np.zeros((self.ties, TIE_BINS), np.uint32)
 
     def flush(self) -> None:
-        """Hand what was counted to the reading."""
+        """Hand the slots to the reading before they overflow."""
         with self.lock:
-            self.reading.histogram.add(self.slots)
-            self.reading.tie_counts += self.tie_counts
-        self.slots[:] = 0
-        self.tie_counts[:] = 0
+            change.unpack(self.slots, self.reading.histogram.counts, self.reading.histogram.lows)
         self.seen = 0
 
 
@@ -246,6 +243,7 @@ def _read(
     )
     for counter in counters:
         counter.flush()
+        reading.tie_counts += counter.tie_counts
     reading.moved = _by_pair(chunks, parts, len(pairs))
     return reading
 

@@ -45,12 +45,11 @@ class LoadReport:
         """Return the report as lines to print: totals, overlaps, then a table by relation and split."""
         relations = list(dict.fromkeys(relation for relation, _ in self.counts))
         fate = f"{self.left_out:,} left out of train" if self.left_out else "kept; --no-leak leaves them out of train"
-        leaks = self.subject_leaks or self.question_leaks
         return [
-            f"{self.rows:,} rows, {self.facts:,} facts of {len(relations)} relations",
-            f"{self.merged:,} rows repeated a question: their answers were merged",
-            f"{self.question_leaks:,} train facts ask a question of the test split, {self.subject_leaks:,} are about a "
-            f"subject of the test split" + (f" ({fate})" if leaks else ""),
+            f"rows: {self.rows:,}, facts: {self.facts:,}, relations: {len(relations)}",
+            f"rows that repeat a question, their answers merged: {self.merged:,}",
+            f"train facts that share a question with test: {self.question_leaks:,}, a subject: {self.subject_leaks:,}"
+            + (f" ({fate})" if self.subject_leaks else ""),
             f"{'relation':<12}" + "".join(f"{split:>9}" for split in SPLITS),
             *(
                 f"{relation:<12}" + "".join(f"{self.counts.get((relation, split), 0):>9,}" for split in SPLITS)

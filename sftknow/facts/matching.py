@@ -65,14 +65,19 @@ _LONGER_NAMES = """
     American Samoa; Netherlands Antilles; Washington, D.C.; Mexico City; Kansas City; Oklahoma City; Iowa City;
     Jersey City; Quebec City; Panama City; Guatemala City; Kuwait City; Belize City; Long Island City; Virginia Beach;
     Santiago de Cuba; Santiago de Compostela; Kingston upon Hull; Kingston upon Thames; Stratford-upon-Avon;
-    Newcastle-under-Lyme; Democratic Republic of the Congo; People's Republic of China; Holy Roman Empire;
-    Gulf of Mexico; George Washington University; Western Washington University; Eastern Washington University;
-    Central Washington University; Oxford Brookes; Oxford, Mississippi; Oxford, Ohio; Cambridge, Massachusetts;
-    Cambridge, MA; Columbia, Missouri; Columbia, South Carolina; Penn State; Old English; Middle English;
-    Serbo-Croatian
+    Newcastle-under-Lyme; Gulf of Mexico; George Washington University; Western Washington University;
+    Eastern Washington University; Central Washington University; Oxford Brookes; Penn State; Old English;
+    Middle English; Serbo-Croatian; People's Republic of China > Republic of China; Holy Roman Empire > Roman Empire;
+    Democratic Republic of the Congo > Republic of the Congo; Cambridge, Massachusetts > Cambridge;
+    Cambridge, MA > Cambridge; Oxford, Mississippi > Oxford; Oxford, Ohio > Oxford; Columbia, Missouri > Columbia;
+    Columbia, South Carolina > Columbia
 """
+# Longer name -> the one shorter name in it that it hides; None where it hides whatever stands in it.
+LONGER_NAMES: dict[str, str | None] = {
+    longer: shorter or None
+    for longer, _, shorter in (" ".join(entry.split()).partition(" > ") for entry in _LONGER_NAMES.split(";"))
+}
 SHORT = 2
-LONGER_NAMES = tuple(" ".join(name.split()) for name in _LONGER_NAMES.split(";"))
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _WORD_ENDS = re.compile(r"""[\s,;:!?"()\[\]“”«»]|(?<=\w\w)\.""")
@@ -195,16 +200,18 @@ def _composed(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _longer_forms() -> tuple[str, ...]:
-    return tuple(sorted(map(normalize, LONGER_NAMES), key=len, reverse=True))
+def _longer_forms() -> tuple[tuple[str, str | None], ...]:
+    forms = ((normalize(longer), shorter and normalize(shorter)) for longer, shorter in LONGER_NAMES.items())
+    return tuple(sorted(forms, key=lambda form: len(form[0]), reverse=True))
 
 
 def _longer_names(answers: Sequence[str]) -> list[str]:
-    """Return the longer names that hide one of the answers and hold no answer that would count as them."""
+    """Return the longer names that hide one of the answers and are not answers themselves, the longest first."""
     return [
-        name
-        for name in _longer_forms()
-        if name not in answers and any(f" {answer} " in f" {name} " for answer in answers)
+        longer
+        for longer, shorter in _longer_forms()
+        if longer not in answers
+        and any(answer == (shorter or answer) and f" {answer} " in f" {longer} " for answer in answers)
     ]
 
 

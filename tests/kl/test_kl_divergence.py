@@ -194,7 +194,7 @@ def test_another_way_of_cutting_prompts_is_refused(base, tuned, table, tmp_path)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["post_processor"] = None
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(DataError, match="tokenize prompt .* differently"):
+    with pytest.raises(DataError, match=r"tokenize prompt .* differently"):
         divergence(base, other, table)
 
 

@@ -1,13 +1,19 @@
 """The figures of a report, each built from results as small multiples; a figure without data is left out."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sftknow.mastery.buckets import BUCKETS
+from sftknow.report.drawings import (
+    Point,
+    accuracy_against_kl,
+    bars,
+    lines_by_size,
+    shares_of_change,
+    sweep_curves,
+)
 from sftknow.report.results import DOMAINS, Results, Sweep
 from sftknow.report.statistics import spread
-from sftknow.report.style import BUCKET_COLOURS, INK, MUTED, RANDOM, Figure, Panel
+from sftknow.report.style import Figure, Panel
 from sftknow.report.verdicts import IN_WORDS
 
 GROUPS = {
@@ -15,11 +21,6 @@ GROUPS = {
     "test/in_domain": "Test facts, in domain",
     "test/out_of_domain": "Test facts, out of domain",
 }
-MEANING = {0: "unknown", 4: "mastered"}
-LABEL_GAP = 0.075
-_MARKED: Mapping[str, Any] = {"marker": "o", "markersize": 4, "markeredgewidth": 0, "clip_on": False, "zorder": 3}
-
-Point = tuple[float, float, float, float]
 
 
 def figures(results: Results) -> tuple[Figure, ...]:
@@ -38,7 +39,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
 def mastery_figure(results: Results) -> Figure | None:
     """Draw how many facts fall into each mastery bucket (the paper's Table 1)."""
     panels = [
-        Panel(f"mastery-{i}", _mastery_alt(title, results.histogram[group]), _bars(title, results.histogram[group]))
+        Panel(f"mastery-{i}", _mastery_alt(title, results.histogram[group]), bars(title, results.histogram[group]))
         for i, (group, title) in enumerate(GROUPS.items())
         if sum(results.histogram.get(group, ())) > 0
     ]
@@ -72,7 +73,7 @@ def accuracy_figure(results: Results) -> Figure | None:
         Panel(
             f"accuracy-{domain}",
             f"Accuracy {IN_WORDS[domain]} against number of training samples, one line for each training bucket.",
-            _by_size(
+            lines_by_size(
                 results,
                 lines[domain],
                 (f"Accuracy {IN_WORDS[domain]}, %", "mean over test buckets"),
@@ -106,12 +107,12 @@ def divergence_figure(results: Results) -> Figure | None:
         Panel(
             "divergence-size",
             "KL of the tuned model from the base against number of training samples, a line for each training bucket.",
-            _by_size(results, kls, ("KL from the base, nats", "mean over well-mastered test facts"), 1.0),
+            lines_by_size(results, kls, ("KL from the base, nats", "mean over well-mastered test facts"), 1.0),
         ),
         Panel(
             "divergence-accuracy",
             "Accuracy on well-mastered test facts against KL, one point for each fine-tuning.",
-            _against_kl(results),
+            accuracy_against_kl(results),
         ),
     ]
     caption = (
@@ -127,7 +128,7 @@ def concentration_figure(results: Results) -> Figure | None:
         Panel(
             f"concentration-{bucket}",
             f"Share of relative and of absolute change in the top percents after tuning on bucket {bucket}.",
-            _shares(results, bucket),
+            shares_of_change(results, bucket),
         )
         for bucket in results.buckets
         if any(found.bucket == bucket for found in results.concentration)
@@ -171,135 +172,8 @@ def _mastery_alt(title: str, counts: Sequence[int]) -> str:
     return f"{title}: {shares}."
 
 
-def _bars(title: str, counts: Sequence[int]) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        total = sum(counts)
-        shares = [100 * count / total for count in counts]
-        axes.bar(BUCKETS, shares, width=0.72, color=BUCKET_COLOURS)
-        for bucket, share in zip(BUCKETS, shares, strict=True):
-            axes.annotate(f"{share:.0f}%", (bucket, share), (0, 4), textcoords="offset points", ha="center", color=INK)
-        _head(axes, title, f"share of {total:,} facts")
-        axes.set_xticks(BUCKETS, [f"{bucket}\n{MEANING.get(bucket, '')}" for bucket in BUCKETS])
-        axes.tick_params(axis="x", length=0)
-        axes.set_yticks([])
-        axes.set_ylim(0, max(shares) * 1.12)
-
-    return draw
-
-
-def _by_size(
-    results: Results,
-    lines: dict[int, list[tuple[int, list[float]]]],
-    titles: tuple[str, str],
-    scale: float,
-    *,
-    base: float | None = None,
-    ceiling: float | None = None,
-) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        labels = []
-        for bucket, points in lines.items():
-            if not points:
-                continue
-            colour = BUCKET_COLOURS[bucket]
-            means = [scale * spread(values).mean for _, values in points]
-            axes.plot([x for x, _ in points], means, color=colour, zorder=3)
-            for x, values in points:
-                axes.plot([x] * len(values), [scale * v for v in values], **_dots(colour))
-            labels.append((points[-1][0], means[-1], _bucket_label(bucket), colour))
-        last = len(results.sizes) - 1
-        axes.set_xlim(-0.15, last + 0.15)
-        if base is not None:
-            axes.axhline(scale * base, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-            labels.append((last, scale * base, "base", MUTED))
-        axes.set_xticks(range(last + 1), [f"{n:,}" for n in results.sizes])
-        axes.set_xlabel("training samples")
-        axes.set_ylim(0, scale * ceiling * 1.08 if ceiling else axes.get_ylim()[1] * 1.05)
-        _head(axes, *titles)
-        _end_labels(axes, labels)
-
-    return draw
-
-
 def _base_line(results: Results, domain: str) -> float | None:
     return results.base.domain(domain).accuracy if results.base is not None else None
-
-
-def _against_kl(results: Results) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        for bucket in results.buckets:
-            groups = [
-                [
-                    (run.kl.mean, 100 * run.score.in_domain.buckets[4].accuracy)
-                    for run in results.cell(bucket, n)
-                    if run.kl is not None and run.score is not None and 4 in run.score.in_domain.buckets
-                ]
-                for n in results.sizes
-            ]
-            groups = [group for group in groups if group]
-            colour = BUCKET_COLOURS[bucket]
-            for group in groups:
-                axes.plot([x for x, _ in group], [y for _, y in group], **_dots(colour))
-            middles = [(spread(x for x, _ in group).mean, spread(y for _, y in group).mean) for group in groups]
-            for start, end in itertools.pairwise(middles):
-                arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 2}
-                axes.annotate("", end, start, arrowprops=arrow, zorder=2)
-            if middles:
-                above = middles[-1][1] >= spread(y for _, y in middles).mean
-                offset = (0, 9 if above else -9)
-                axes.annotate(
-                    _bucket_label(bucket), middles[-1], offset, textcoords="offset points", ha="center",
-                    va="bottom" if above else "top", color=colour, fontweight="bold",
-                )  # fmt: skip
-        axes.margins(x=0.18, y=0.25)
-        axes.set_xlabel("KL from the base, nats")
-        _head(axes, "Accuracy on test bucket 4, %", "well-mastered facts, in domain")
-
-    return draw
-
-
-def _shares(results: Results, bucket: int) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        found = [one.share_of_r for one in results.concentration if one.bucket == bucket]
-        percents = sorted(set.intersection(*(set(shares) for shares in found)))
-        relative = [(p, 100 * spread(shares[p] for shares in found).mean) for p in percents]
-        _curve(axes, [(0.0, 0.0), *relative], INK)
-        _note(axes, "relative change r", _beside(relative, 0.35), INK, below=True)
-        steps = [step for sweep in results.sweeps_of(bucket, "top") for step in sweep.steps]
-        swept = sorted({step.percent for step in steps if step.change_undone is not None})
-        absolute = [
-            (p, 100 * spread(s.change_undone for s in steps if s.percent == p and s.change_undone is not None).mean)
-            for p in swept
-        ]
-        if absolute:
-            _curve(axes, absolute, BUCKET_COLOURS[bucket])
-            _note(axes, "absolute change", _beside(absolute, 0.7), BUCKET_COLOURS[bucket], below=False)
-        end = max(percents)
-        axes.plot([0, end], [0, end], color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate("if spread evenly", (end, 0.6 * end), color=MUTED, ha="right", va="top")
-        axes.set_xlabel("top percent of parameters, ranked by r")
-        axes.set_xlim(0, end)
-        axes.set_ylim(0, 104)
-        axes.set_yticks([0, 25, 50, 75, 100])
-        _head(axes, f"Tuned on bucket {bucket}", "share of all change in the top percents, %")
-
-    return draw
-
-
-def _curve(axes: Any, points: Sequence[tuple[float, float]], colour: str) -> None:
-    axes.plot([x for x, _ in points], [y for _, y in points], color=colour, **_MARKED)
-
-
-def _beside(points: Sequence[tuple[float, float]], along: float) -> tuple[float, float]:
-    """Return the point of a curve nearest to a fraction of the way along, to write its label at."""
-    return min(points, key=lambda point: abs(point[0] - along * points[-1][0]))
-
-
-def _note(axes: Any, text: str, point: tuple[float, float], colour: str, *, below: bool) -> None:
-    axes.annotate(
-        text, point, (6, -8) if below else (-4, 6), textcoords="offset points", color=colour, fontweight="bold",
-        ha="left" if below else "right", va="top" if below else "bottom",
-    )  # fmt: skip
 
 
 def _sweep_panels(results: Results, name: str, *, by_change: bool) -> list[Panel]:
@@ -313,9 +187,9 @@ def _sweep_panels(results: Results, name: str, *, by_change: bool) -> list[Panel
             if any(len(points) > 1 for points in lines.values()):
                 against = "share of all change undone" if by_change else "percent of parameters restored"
                 alt = f"Accuracy {IN_WORDS[domain]} against {against}, after tuning on bucket {bucket}."
-                panels.append(
-                    Panel(f"{name}-{bucket}-{domain}", alt, _sweep_drawing(results, bucket, domain, lines, by_change))
-                )
+                samples = max(sweep.n for strategy in lines for sweep in results.sweeps_of(bucket, strategy))
+                draw = sweep_curves(bucket, samples, domain, lines, _shared_limits(results), by_change=by_change)
+                panels.append(Panel(f"{name}-{bucket}-{domain}", alt, draw))
     return panels
 
 
@@ -335,58 +209,6 @@ def _sweep_points(sweeps: Sequence[Sweep], domain: str, *, by_change: bool) -> l
     return points
 
 
-def _sweep_drawing(
-    results: Results, bucket: int, domain: str, lines: dict[str, list[Point]], by_change: bool
-) -> Callable[[Any], None]:
-    def draw(axes: Any) -> None:
-        colour = BUCKET_COLOURS[bucket]
-        labels = []
-        for strategy, hue, dashes in (("random", RANDOM, (0, (3, 2))), ("top", colour, "solid")):
-            points = lines[strategy]
-            if not points:
-                continue
-            xs = [point[0] for point in points]
-            axes.fill_between(xs, [p[2] for p in points], [p[3] for p in points], color=hue, alpha=0.16, linewidth=0)
-            axes.plot(xs, [p[1] for p in points], color=hue, linestyle=dashes, **_MARKED)
-            labels.append((xs[-1], points[-1][1], "largest first" if strategy == "top" else "random", hue))
-        whole = next((points[0][1] for points in lines.values() if points and points[0][0] == 0), None)
-        if whole is not None:
-            axes.axhline(whole, color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
-        last = max(point[0] for points in lines.values() for point in points)
-        if by_change:
-            axes.set_xlim(-1, last * 1.02)
-            axes.set_xlabel("share of all change undone, %")
-        else:
-            axes.set_xscale("function", functions=(_root, _square))
-            axes.set_xlim(0, last * 1.02)
-            ticks = [tick for tick in (0, 1, 5, 10, 20, 40, 60, 80, 100) if tick <= last]
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
-            axes.minorticks_off()
-            axes.set_xlabel("parameters restored, %")
-        axes.set_ylim(*_shared_limits(results))
-        samples = next(sweep.n for strategy in lines for sweep in results.sweeps_of(bucket, strategy))
-        _head(
-            axes,
-            f"Tuned on bucket {bucket}, {samples:,} samples",
-            f"accuracy {IN_WORDS[domain]}, %; dotted: unrestored",
-        )
-        _end_labels(axes, labels)
-
-    return draw
-
-
-def _root(values: Any) -> Any:
-    import numpy as np
-
-    return np.sqrt(np.maximum(values, 0.0))
-
-
-def _square(values: Any) -> Any:
-    import numpy as np
-
-    return np.square(values)
-
-
 def _shared_limits(results: Results) -> tuple[float, float]:
     """Return one range of accuracy for all sweep panels, so that their heights compare."""
     scores = [
@@ -398,39 +220,3 @@ def _shared_limits(results: Results) -> tuple[float, float]:
     ]
     room = max(max(scores) - min(scores), 1.0) * 0.08
     return max(min(scores) - room, 0.0), max(scores) + room
-
-
-def _head(axes: Any, title: str, subtitle: str) -> None:
-    axes.set_title(title)
-    axes.annotate(subtitle, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", color=MUTED)
-
-
-def _dots(colour: str) -> dict[str, Any]:
-    return {
-        "color": colour,
-        "marker": "o",
-        "markersize": 5,
-        "linestyle": "none",
-        "alpha": 0.75,
-        "zorder": 4,
-        "markeredgewidth": 0,
-    }
-
-
-def _bucket_label(bucket: int) -> str:
-    return f"bucket {bucket}"
-
-
-def _end_labels(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write labels beside line ends, right of the axes, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    gap = LABEL_GAP * (high - low)
-    placed: list[float] = []
-    for _, y, text, colour in sorted(labels, key=lambda label: label[1]):
-        place = max(y, placed[-1] + gap) if placed else y
-        placed.append(place)
-        weight = "normal" if colour == MUTED else "bold"
-        axes.annotate(
-            text, (1, place), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-            color=colour, fontweight=weight, annotation_clip=False,
-        )  # fmt: skip

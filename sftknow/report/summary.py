@@ -141,7 +141,9 @@ def _story(results: Results) -> str:
 def _groups(title: str, values: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
     """Return plain values as one group, and each mapping among them as a group of its own."""
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    nested = [(f"{title}: {_label(key)}", value) for key, value in values.items() if isinstance(value, Mapping)]
+    nested = [
+        (f"{title}: {key.replace('_', ' ')}", value) for key, value in values.items() if isinstance(value, Mapping)
+    ]
     return [(name, _pairs(group)) for name, group in ((title, plain), *nested) if group]
 
 

@@ -1,5 +1,6 @@
 """Engines: what probes windows of facts on a local model, in this process or in several of their own."""
 
+import contextlib
 import json
 import os
 import queue
@@ -133,15 +134,14 @@ class _Worker:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            self._pipe(pipe).close()
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(pipe).close()
 
     def _write(self, value: Any) -> None:
         pipe = self._pipe(self._process.stdin)
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the reader finds that the process ended, and says so
             pipe.write(json.dumps(value).encode() + b"\n")
             pipe.flush()
-        except BrokenPipeError:
-            pass  # the reader finds the process ended, and says so
 
     @staticmethod
     def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -26,7 +26,8 @@ def decode_all(tokenizer: Any, rows: list[list[int]]) -> list[str]:
 
 def token_texts(tokenizer: Any) -> list[str]:
     """Return the text that each token adds behind another one, its space included; empty for special tokens."""
-    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+    special = set(tokenizer.all_special_ids)
+    anchor = [next(token for token in range(len(tokenizer)) if token not in special)]
     before = len(decode_all(tokenizer, [anchor])[0])
     return [text[before:] for text in decode_all(tokenizer, [[*anchor, token] for token in range(len(tokenizer))])]
 

@@ -67,13 +67,13 @@ class TreeSampler:
     def outcomes(self, requests: Sequence[Request], judge: Judge) -> list[Array]:
         """Return for each request which of its samples are right: (count,) bool."""
         right = [np.zeros(request.count, dtype=bool) for request in requests]
-        self.cost.completions += sum(request.count for request in requests)
         for prompt, index, _, hit in self.samples(requests, judge):
             right[prompt][index - requests[prompt].first] = hit
         return right
 
     def samples(self, requests: Sequence[Request], judge: Judge) -> Iterator[tuple[int, int, str, bool]]:
         """Yield (request, sample index, text, right) as samples end; a right sample's text stops where that is sure."""
+        self.cost.completions += sum(request.count for request in requests)
         for chosen, ids in self._batches(requests):
             waiting = [self._start(requests, chosen, ids)]
             while waiting:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,8 +17,7 @@ from sftknow.mastery.buckets import BUCKETS, bucket_of_mastery
 TEMPERATURE = 0.7
 TRIALS = 210
 LEAST_PERCENT = 8
-FACTS = 1500
-TEMPLATES = 7
+FACTS = 1000
 ROWS_AT_ONCE = 256
 
 
@@ -48,24 +48,20 @@ def estimate_histogram(
 ) -> Estimate:
     """Estimate how in-domain facts fall into the buckets, from the probability of the answer after the statements.
 
-    Seven templates for each of up to 1,500 facts; sampling would draw 10 completions of each of the 21.
+    All templates for each of up to 1,000 facts; the probe would draw 10 completions of each.
 
     Args:
         network: the pretrained weights.
         tokenizer: the tokenizer they were trained with.
         facts: probed facts; out-of-domain ones are passed over.
         relations: their completion templates.
-        seed: of the choice of facts and templates.
+        seed: of the choice of facts.
     """
-    rng = Rng(seed, "estimate")
-    chosen = rng.shuffled([fact for fact in facts if fact.domain == "in_domain"])[:FACTS]
-    rows = []
-    for fact in chosen:
-        statements = rng.shuffled(relations[fact.relation].statements(fact.subject))[:TEMPLATES]
-        rows += [(statement, fact.answers[0]) for statement in statements]
-    chances = _chances(network, tokenizer, rows)
-    each = min(TEMPLATES, len(rows) // max(1, len(chosen)))
-    buckets = [_bucket(sum(chances[start : start + each]) / each) for start in range(0, len(rows), each)]
+    chosen = Rng(seed, "estimate").shuffled([fact for fact in facts if fact.domain == "in_domain"])[:FACTS]
+    statements = [relations[fact.relation].statements(fact.subject) for fact in chosen]
+    rows = [(text, fact.answers[0]) for fact, texts in zip(chosen, statements, strict=True) for text in texts]
+    chances = iter(_chances(network, tokenizer, rows))
+    buckets = [_bucket(sum(islice(chances, len(texts))) / len(texts)) for texts in statements]
     return Estimate(tuple(buckets.count(bucket) for bucket in BUCKETS), len(chosen))
 
 

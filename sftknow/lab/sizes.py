@@ -9,7 +9,7 @@ from typing import Any
 
 from sftknow.errors import ConfigError
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 IN_DOMAIN = ("P19", "P159", "P17", "P36", "P69", "P740")
 OUT_OF_DOMAIN = ("P50", "P175", "P176", "P106")
 # Of the paper's relations, those with enough short single answers that are varied and not told by the subject.

@@ -6,6 +6,8 @@ final name whole or not at all.
 """
 
 import contextlib
+import ctypes
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -156,12 +158,13 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         staging.mkdir()
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}; name another folder.") from error
-    try:
-        yield staging
-        sync_tree(staging)
-        _replace_folder(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with _held(staging):
+        try:
+            yield staging
+            sync_tree(staging)
+            _replace_folder(staging, path)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_output_folder(path: Path, *, overwrite: bool = False) -> None:
@@ -181,11 +184,39 @@ def _remove_leftovers(path: Path) -> None:
     pattern = re.compile(re.escape(f".{path.name}.") + r"(\d+)-[0-9a-f]{6}\.(?:partial|old)")
     for entry in path.parent.iterdir() if path.parent.is_dir() else ():
         match = pattern.fullmatch(entry.name)
-        if match and not _process_runs(int(match[1])):
+        if match and _is_abandoned(entry, int(match[1])):
             if entry.name.endswith(".old") and not path.exists():
                 entry.rename(path)
             else:
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a folder while the block runs, so that it is no leftover to others; the lock ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the process id has to do
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_abandoned(folder: Path, pid: int) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return not _process_runs(pid)
+    finally:
+        os.close(handle)
+    return True
 
 
 def _process_runs(pid: int) -> bool:
@@ -199,7 +230,9 @@ def _process_runs(pid: int) -> bool:
 
 
 def _replace_folder(staging: Path, path: Path) -> None:
-    if path.exists():
+    if path.exists() and _exchange(staging, path):
+        pass  # what was there now has the hidden name, which the caller removes
+    elif path.exists():
         old = staging.with_suffix(".old")
         path.rename(old)
         staging.rename(path)
@@ -207,6 +240,13 @@ def _replace_folder(staging: Path, path: Path) -> None:
     else:
         staging.rename(path)
     sync_folder(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, so that no moment has neither; false where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, swap = -100, 2
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
 
 
 def sync_tree(folder: Path) -> None:

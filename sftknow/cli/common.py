@@ -57,20 +57,23 @@ def set_up_logging(verbose: bool, debug: bool) -> None:
     logging.getLogger("sftknow").setLevel(level)
 
 
-def run(command: click.Command, program: str) -> NoReturn:
+AGAIN = "the same command goes on where it stopped"
+
+
+def run(command: click.Command, program: str, *, interrupted: str = AGAIN) -> NoReturn:
     """Run a program: bad input is one line and exit code 2, a failure of ours exit code 1, Ctrl-C 130."""
     debug = "--debug" in sys.argv
     try:
         result = command.main(prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
-        _end("interrupted; the same command goes on where it stopped.", 130)
+        _end(f"interrupted; {interrupted}.", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except SftknowError as error:
         _end(_text(error, debug), 2)
     except KeyboardInterrupt:
-        _end("interrupted; the same command goes on where it stopped.", 130)
+        _end(f"interrupted; {interrupted}.", 130)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:

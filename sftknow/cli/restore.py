@@ -55,4 +55,4 @@ def restore_command(
 
 def main() -> NoReturn:
     """Run `sftknow-restore`."""
-    run(restore_command, "sftknow-restore")
+    run(restore_command, "sftknow-restore", interrupted="nothing was written")

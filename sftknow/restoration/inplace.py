@@ -157,12 +157,8 @@ class _Loaded:
 
     def values(self, tensor: Tensor) -> Values:
         """Return the values of one tensor."""
-        held, item = self.held[tensor.name], ITEM_BYTES[KINDS[tensor.dtype]]
-
-        def read(first: int, last: int) -> Bytes:
-            return _as_bytes(held)[first * item : last * item]
-
-        return Values(KINDS[tensor.dtype], read)
+        flat = self.held[tensor.name].detach().reshape(-1)
+        return Values(KINDS[tensor.dtype], lambda first, last: _as_bytes(flat[first:last]))
 
 
 @dataclass(frozen=True)

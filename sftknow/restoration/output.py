@@ -12,6 +12,7 @@ import numpy as np
 from sftknow.errors import CheckpointError, ConfigError
 from sftknow.restoration.checkpoint import Checkpoint, Tensor, open_checkpoint
 from sftknow.restoration.compiled import compiled
+from sftknow.restoration.files import other_files
 from sftknow.restoration.levels import blend
 from sftknow.restoration.pairs import Pair, Pairing
 from sftknow.restoration.parallel import run_tasks
@@ -19,9 +20,6 @@ from sftknow.restoration.survey import CHUNK, Chunk
 from sftknow.restoration.values import ITEM_BYTES, Bytes, convert
 
 PIECE_BYTES = 1 << 21
-WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx"}
-LEFT_OUT = {"adapter_config.json", "restoration.json", "model.safetensors.index.json"}
-TRAINING_FOLDERS = ("checkpoint-", "global_step", "runs")
 SPARE_BYTES = 1 << 24
 _MASK = (1 << 64) - 1
 
@@ -152,7 +150,7 @@ class Shards:
 def check_space(tuned: Checkpoint, out: Path, copies: int) -> None:
     """Raise ConfigError where the disk has no room for the checkpoints."""
     weights = sum(shard.stat().st_size for shard in tuned.shards)
-    others = sum(file.stat().st_size for file in _other_files(tuned.folder))
+    others = sum(file.stat().st_size for file in other_files(tuned.folder))
     needed = copies * (weights + others + SPARE_BYTES)
     parent = next(folder for folder in Path(os.path.abspath(out)).parents if folder.is_dir())
     free = shutil.disk_usage(parent).free
@@ -165,25 +163,12 @@ def check_space(tuned: Checkpoint, out: Path, copies: int) -> None:
 
 def copy_other_files(tuned: Checkpoint, folder: Path) -> None:
     """Copy tokenizer, configuration, chat template and every other non-weight file, with ordinary file modes."""
-    for file in _other_files(tuned.folder):
+    for file in other_files(tuned.folder):
         target = folder / file.relative_to(tuned.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     if tuned.index is not None:
         shutil.copyfile(tuned.index, folder / tuned.index.name)
-
-
-def _other_files(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        at_top = Path(parent) == folder
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not (at_top and name.startswith(TRAINING_FOLDERS))
-        )
-        for name in sorted(files):
-            path = Path(parent, name)
-            wanted = path.suffix not in WEIGHT_SUFFIXES and name not in LEFT_OUT and not name.startswith(".")
-            if wanted and path.is_file():
-                yield path
 
 
 def _header(shard: Path) -> bytes:

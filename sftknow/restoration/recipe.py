@@ -1,6 +1,5 @@
 """What to restore: the options of one restoration, checked."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +76,7 @@ def make_recipe(
     if len(percents) > 100:
         raise ConfigError(f"{len(percents)} percents are more than the 100 that one reading can write; name fewer.")
     for percent in percents:
-        if not (math.isfinite(percent) and 0 <= percent <= 100):
+        if not (isinstance(percent, int | float) and 0 <= percent <= 100):  # false for NaN, too
             raise ConfigError(f"top {percent} is no percent; give a number between 0 and 100.")
     for what, value, known in (
         ("strategy", strategy, STRATEGIES),
@@ -86,7 +85,8 @@ def make_recipe(
     ):
         if value not in known:
             raise ConfigError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}.")
-    return Recipe(tuple(sorted(set(percents))), strategy, parse_region(region, layers), rank_by, of, seed)
+    percents = tuple(sorted({int(percent) if percent == int(percent) else float(percent) for percent in percents}))
+    return Recipe(percents, strategy, parse_region(region, layers), rank_by, of, seed)
 
 
 def percent_name(percent: float) -> str:

@@ -1,5 +1,6 @@
 """Restoration of a checkpoint: undo the updates of the parameters that fine-tuning moved most."""
 
+import contextlib
 import errno
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 from sftknow.errors import ConfigError
 from sftknow.models import resolve_model
-from sftknow.records import check_output_folder, make_record, new_folder, sync_tree, write_record
+from sftknow.records import check_output_folder, make_record, model_identity, new_folder, sync_tree, write_record
+from sftknow.restoration.adapter import is_adapter, merged
 from sftknow.restoration.apply import Nowhere, apply
 from sftknow.restoration.checkpoint import Checkpoint, open_checkpoint
+from sftknow.restoration.finite import check_rest
 from sftknow.restoration.output import Shards, check_space, copy_other_files
 from sftknow.restoration.pairs import Pairing, pair_up
 from sftknow.restoration.parallel import default_threads
@@ -40,7 +43,7 @@ def restore(
 
     Args:
         base: folder or Hub id of the model before fine-tuning.
-        tuned: folder or Hub id of the model after it.
+        tuned: folder or Hub id of the model after it, or of a peft adapter, which is merged into base first.
         out: folder to make; several percents make ``top-5``, ``top-20``, ... in it. None needs ``dry_run``.
         top: percent or percents of the parameters to restore, 0 to 100.
         strategy: ``top`` takes the largest changes, ``bottom`` the smallest, ``random`` any.
@@ -67,22 +70,40 @@ def restore(
         raise ConfigError("no output folder is given; name one, or ask for a dry run.")
     if out is not None and not dry_run:
         check_output_folder(Path(out), overwrite=overwrite)
-    before, after = (open_checkpoint(*resolve_model(reference)) for reference in (base, tuned))
-    pairing = pair_up(before, after, recipe.region)
-    threads = threads or default_threads()
-    if dry_run or out is None:
+    with contextlib.ExitStack() as stack:
+        before, after = _open(base, tuned, stack)
+        pairing = pair_up(before, after, recipe.region)
+        threads = threads or default_threads()
+        if out is not None and not dry_run:
+            _check_apart(Path(out), before, after)
+            check_space(after, Path(out), len(recipe.percents))
         found = survey(pairing.pairs, recipe, threads=threads)
-        undone = apply(pairing.pairs, found, recipe, Nowhere(), threads=threads, label="counting")
-        body = summarise(pairing.pairs, found, undone, recipe, pairing.notes)
-        return make_record("restoration", body, **_provenance(before, after, recipe))
-    _check_apart(Path(out), before, after)
-    check_space(after, Path(out), len(recipe.percents))
-    found = survey(pairing.pairs, recipe, threads=threads)
-    try:
-        return _write(Path(out), before, after, pairing, found, recipe, threads, overwrite)
-    except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
-        raise ConfigError(f"{out} cannot be written: {reason}; nothing was left there, name another folder.") from error
+        check_rest(after, pairing.pairs, threads=threads)
+        if out is None or dry_run:
+            undone = apply(pairing.pairs, found, recipe, Nowhere(), threads=threads, label="counting")
+            body = summarise(pairing.pairs, found, undone, recipe, pairing.notes)
+            return make_record("restoration", body, **_provenance(before, after, recipe))
+        try:
+            return _write(Path(out), before, after, pairing, found, recipe, threads, overwrite)
+        except OSError as error:
+            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+            raise ConfigError(
+                f"{out} cannot be written: {reason}; nothing was left there, name another one."
+            ) from error
+
+
+def _open(base: str | Path, tuned: str | Path, stack: contextlib.ExitStack) -> tuple[Checkpoint, Checkpoint]:
+    before = open_checkpoint(*_find(base))
+    folder, identity = _find(tuned)
+    if is_adapter(folder):
+        identity = identity or model_identity(folder)
+        folder = stack.enter_context(merged(folder, before.folder))
+    return before, open_checkpoint(folder, identity)
+
+
+def _find(reference: str | Path) -> tuple[Path, dict[str, Any] | None]:
+    # A folder's own faults are told by open_checkpoint, which knows more about them.
+    return (Path(reference), None) if Path(reference).is_dir() else resolve_model(reference)
 
 
 def _write(

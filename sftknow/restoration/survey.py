@@ -22,6 +22,7 @@ from sftknow.restoration.change import (
     Longs,
     Words,
 )
+from sftknow.restoration.finite import check_chunk
 from sftknow.restoration.pairs import Pair
 from sftknow.restoration.parallel import run_tasks
 from sftknow.restoration.recipe import Recipe
@@ -36,7 +37,7 @@ from sftknow.restoration.select import (
     target_count,
 )
 from sftknow.restoration.ties import tensor_starts
-from sftknow.restoration.values import BF16, F16, has_non_finite
+from sftknow.restoration.values import BF16, F16
 
 CHUNK = 1 << 20
 """Parameters of one task; fixed, so that sums do not depend on the number of threads."""
@@ -226,7 +227,7 @@ def _read(
             listed, mode, counter.tie_counts, np.uint64((starts[chunk.pair] + chunk.first) % (1 << 64)),
         )  # fmt: skip
         if worst >= INFINITE:
-            _check_finite(pair, chunk)
+            check_chunk(pair, chunk.first, chunk.last)
         if pair.base.kind != pair.tuned.kind and largest >= _LARGEST.get(pair.tuned.kind, np.inf):
             raise CheckpointError(
                 f"tensor {pair.name} of base has values up to {largest:g}, too large for the dtype of tuned; "
@@ -256,12 +257,6 @@ def _by_pair(chunks: Sequence[Chunk], parts: Sequence[Moved], count: int) -> tup
         row[1] += part.absolute
         row[2] += part.relative
     return tuple(Moved(int(changed), absolute, relative) for changed, absolute, relative in sums)
-
-
-def _check_finite(pair: Pair, chunk: Chunk) -> None:
-    for which, values in (("base", pair.base), ("tuned", pair.tuned)):
-        if has_non_finite(values.read(chunk.first, chunk.last), values.kind):
-            raise CheckpointError(f"tensor {pair.name} of {which} holds NaN or infinity; use an undamaged checkpoint.")
 
 
 def _threshold(histogram: Histogram, population: int, percent: float, recipe: Recipe) -> Threshold | int:

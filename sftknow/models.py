@@ -3,8 +3,8 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

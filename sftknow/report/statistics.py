@@ -129,36 +129,12 @@ def margin(test_stderr: float, seed_stderr: float, freedom: int, *, looks: int =
 
 
 def student_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t for a probability of 0.5 or more, by bisection of its exact distribution."""
-    low, high = 0.0, 2.0
-    while student_cdf(high, freedom) < probability:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        if student_cdf(middle, freedom) < probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    """Return the quantile of Student's t with whole degrees of freedom; ValueError where there are none."""
+    from scipy.stats import t
 
-
-def student_cdf(value: float, freedom: int) -> float:
-    """Return P(T <= value) for value >= 0 and whole degrees of freedom, from the finite trigonometric series.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    if freedom < 1 or value < 0:
-        raise ValueError(f"Student's t needs one degree of freedom or more and a value of 0 or more, not {freedom}")
-    angle = math.atan(value / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for k in range(3 if odd else 2, freedom - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    central = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return 0.5 + central / 2
+    if freedom < 1:
+        raise ValueError(f"Student's t needs one degree of freedom or more, not {freedom}")
+    return float(t.ppf(probability, freedom))
 
 
 def interpolate(x: float, xs: Sequence[float]) -> tuple[int, float] | None:

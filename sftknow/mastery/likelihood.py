@@ -64,7 +64,7 @@ class AnswerScorer:
         self._batch_size = batch_size
         self.cost = Cost()
         texts = token_texts(tokenizer)
-        ends = end_tokens(model, tokenizer)
+        ends = end_tokens(model, tokenizer) | set(tokenizer.all_special_ids)
         self._order = sorted((text, token) for token, text in enumerate(texts) if text and token not in ends)
         width = model.get_input_embeddings().weight.shape[0]
         stops = torch.zeros(max(width, len(texts)), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Real LLaMA models whose next-token probabilities are known: each token's distribution depends on the last token only."""
+"""Real LLaMA models whose next-token probabilities are known: they depend on the last token only."""
 
 import math
 from pathlib import Path
@@ -58,9 +58,8 @@ def write_random(folder: Path, *, seed: int = 0, kind: str = "llama") -> Path:
     """Write a small random model with a byte-level tokenizer of 40 words; ``kind`` chooses the architecture."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM
 
-    pieces = [
-        f"{space}{word}" for space in ("", " ") for word in ["Rome", "Paris", "born", "in", "was", "Anna", "Otto", "Lima", "Bern", "is"]
-    ]
+    words = "Rome Paris born in was Anna Otto Lima Bern is"
+    pieces = [f"{space}{word}" for space in ("", " ") for word in words.split()]
     write_tokenizer(folder, [*pieces, ".", "\n"])
     torch.manual_seed(seed)
     shape = {

@@ -200,7 +200,7 @@ def test_a_worker_that_dies_leaves_what_is_done_and_says_so(vague, tmp_path, mon
     facts, journal = many_facts(16), tmp_path / "journal.jsonl"
     with monkeypatch.context() as patch:
         patch.setattr(_Worker, "ask", dying)
-        with pytest.raises(DataError, match="ended by itself.*run the same command again"):
+        with pytest.raises(DataError, match=r"ended by itself.*run the same command again"):
             run(vague, facts, workers=2, journal=journal, **SMALL)
     assert run(vague, facts, workers=2, journal=journal, **SMALL).rows == run(vague, facts, **SMALL).rows
 

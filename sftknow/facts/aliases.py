@@ -170,7 +170,9 @@ def _read(path: Path) -> tuple[list[tuple[Group, yaml.Node]], yaml_text.Problems
             if name in FIELDS:
                 fields[name] = node
             else:
-                problems.add(field_node, f"section {section!r} has no field {name!r}; its fields are {FIELDS}")
+                problems.add(
+                    field_node, f"section {section!r} has no field {name!r}; its fields are {' and '.join(FIELDS)}"
+                )
         for name in FIELDS:
             if name not in fields:
                 problems.add(key_node, f"section {section!r} lacks the field {name!r}")

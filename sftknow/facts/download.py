@@ -87,7 +87,7 @@ def fetch_url(url: str, sha256: str | None, folder: Path) -> Path:
         sync_folder(folder)
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written: {error.strerror or error}; SFTKNOW_CACHE names another."
+            f"{folder} cannot be written: {error.strerror or error}; SFTKNOW_CACHE names another folder."
         ) from error
     write_text(seal, f"{found}  {target.name}\n")
     return target
@@ -186,9 +186,10 @@ def fetch_from_hub(reference: str) -> Path:
         raise DataError(f"{reference} is not of the form hf://datasets/org/name[@revision][/file].")
     dataset, revision, file = match.groups()
     import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
     try:
         if file is not None:
             return Path(huggingface_hub.hf_hub_download(dataset, file, repo_type="dataset", revision=revision))

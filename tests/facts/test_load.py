@@ -152,7 +152,7 @@ def test_the_identity_tells_the_same_content_from_another(tmp_path: Path) -> Non
 
 BAD_FILES: list[tuple[str, Any, str]] = [
     ("train/P19.train.json", "", "P19.train.json is empty."),
-    ("train/P19.train.json", '[{"question": "Where was X born?",\n "answers": ["x"]},\n oops]', "line 3: not valid JSON"),
+    ("train/P19.train.json", '[{"question": "Where was X born?",\n"answers": ["x"]},\noops]', "line 3: not valid JSON"),
     ("train/P19.train.json", "{}", "must hold a JSON list of questions."),
     ("train/P19.train.json", [[]], "row 1: expected an object with 'question' and 'answers'."),
     ("train/P19.train.json", [{"answers": ["x"]}], "row 1: expected an object with 'question' and 'answers'."),

@@ -107,6 +107,7 @@ def completion_docs(**metadata: Any) -> "dict[str, Dataset]":
     return _docs(options, metadata, prompt)
 
 
+@functools.lru_cache(maxsize=64)  # lm-eval asks for a task's documents again and again, always of the same object
 def tested(docs: "Dataset") -> "Dataset":
     """Return the documents to score: those in front of the few-shot examples."""
     return docs.select(range(len(docs) - list(docs["role"]).count(EXAMPLE)))

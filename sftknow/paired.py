@@ -22,7 +22,8 @@ def mcnemar(lost: int, gained: int) -> float:
     for count in range(min(lost, gained) + 1):
         tail += ways
         ways = ways * (differ - count) // (count + 1)
-    return min(1.0, 2 * tail / 2**differ)
+    chance: float = 2 * tail / 2**differ
+    return min(1.0, chance)
 
 
 def bootstrap_interval(

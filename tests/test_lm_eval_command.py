@@ -326,5 +326,4 @@ if lm.rank == 0:
     report = {"processes": lm.world_size, "documents": shares, "contained": contained, **figures}
     open(out, "w").write(json.dumps(report))
 accelerator.end_training()
-torch.distributed.destroy_process_group()
 """

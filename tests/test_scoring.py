@@ -149,6 +149,7 @@ def test_a_bucket_with_one_fact_has_no_standard_error(known):
 def test_the_record_gives_each_domain_and_bucket(known):
     record = score(known[0], known[1]).to_record()
     assert record["in_domain"]["buckets"]["1"]["accuracy"] == pytest.approx(0.2)
+    assert record["in_domain"]["buckets"]["1"]["outcomes"] == "10000"
     assert record["in_domain"]["facts"] == 25
     assert list(record) == ["in_domain", "out_of_domain"]
 

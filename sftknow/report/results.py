@@ -120,6 +120,7 @@ class Results:
     runs: tuple[Run, ...] = ()
     concentration: tuple[Concentration, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
+    restored: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     created: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -177,6 +178,7 @@ def results_of(record: Mapping[str, Any], *, where: str = "the demo record") -> 
         runs=tuple(_run(item) for item in node.items_of("runs")),
         concentration=tuple(_concentration(item) for item in node.items_of("concentration")),
         sweeps=tuple(_sweep(item) for item in node.items_of("sweeps")),
+        restored=node.mapping("restored"),
         seconds={name: value.number(low=0.0) for name, value in node.optional("seconds").items()},
         created=node["created"].text() if node.has("created") else None,
         versions={name: value.text() for name, value in node.optional("versions").items()},

@@ -112,8 +112,20 @@ def provenance(results: Results) -> tuple[tuple[str, Pairs], ...]:
         ("Time, seconds", tuple((name, f"{seconds:,.1f}") for name, seconds in times.items())),
         ("Made from", tuple(inputs.items())),
         ("Seeds", (("seeds", _value(results.seeds)),) if results.seeds else ()),
+        ("Restored checkpoint", _restored(results.restored)),
     )
     return tuple((title, pairs) for title, pairs in groups if pairs)
+
+
+def _restored(restored: Mapping[str, Any]) -> Pairs:
+    """Say where a restored checkpoint lies, and whether scoring it from disk gave what the sweep gave in memory."""
+    names = {
+        "folder": "Folder",
+        "from": "Made from",
+        "percent": "Percent restored",
+        "as_in_memory": "Scores from disk equal those in memory",
+    }
+    return tuple((label, _value(restored[name])) for name, label in names.items() if name in restored)
 
 
 def _story(results: Results) -> str:

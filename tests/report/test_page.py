@@ -174,3 +174,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="figures cannot be made"):
         write_report({}, tmp_path / "file")
+
+
+def test_the_page_says_whether_the_checkpoint_on_disk_scores_as_in_memory(tmp_path):
+    restored = {"folder": "demo/restored", "from": "bucket0-n480-seed1", "percent": 20.0, "as_in_memory": False}
+    page = write_report({**worlds.record(), "restored": restored}, tmp_path).read_text()
+    assert "<dt>Scores from disk equal those in memory</dt><dd>no</dd>" in page
+    assert "bucket0-n480-seed1" in page

@@ -46,13 +46,15 @@ def toy_table(facts: list[Fact]) -> MasteryTable:
     return MasteryTable(tuple(rows), templates=TEMPLATES)
 
 
-def write_toy_model(folder: Path, facts: list[Fact], *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def write_toy_model(
+    folder: Path, facts: list[Fact], *, dtype: torch.dtype = torch.float32, hidden: int = 32, vocabulary: int = 400
+) -> Path:
     """Write a model whose logits are far from uniform, with its tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocabulary,
         special_tokens=["<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -60,11 +62,11 @@ def write_toy_model(folder: Path, facts: list[Fact], *, dtype: torch.dtype = tor
     tokenizer.train_from_iterator([f"{fact.question} {fact.answers[0]}" for fact in facts], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(wrapped),
-        hidden_size=32,
-        intermediate_size=64,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,

@@ -5,7 +5,8 @@ Claims, on the laboratory model:
 - its memory is at most that of one loaded model plus 1 GB;
 - both give the same scores.
 
-Every subject is a process of its own, timed from start to exit; memory is the peak resident set of the sweep less that
+Every subject is a process of its own, timed from start to exit, on the wall clock and in CPU time (which other work on
+the machine disturbs less); memory is the peak resident set of the sweep less that
 of a process that imports the same libraries and loads the model.
 
     python benchmarks/scoring.py --size tiny
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 TOPS = ("1", "3", "5", "10", "20", "40", "60")
@@ -35,6 +37,19 @@ import numba, datasets, torch
 model = load_model(sys.argv[1]); tokenizer = load_tokenizer(sys.argv[1])
 model.generate(**tokenizer(["a b c"] * 64, return_tensors="pt"), max_new_tokens=16)
 """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What processes took: seconds of wall clock and of CPU, and bytes of the largest peak resident set."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return the cost of both, one after the other."""
+        return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.memory, other.memory))
 
 
 def main() -> None:
@@ -74,48 +89,50 @@ def sweep_command(base: Path, tuned: Path, metadata: list[str], out: Path) -> li
     return [sys.executable, "-c", PROGRAM, "sweep", str(base), str(tuned), *tops, *pairs, "--json", str(out)]
 
 
-def write_and_score(base: Path, tuned: Path, metadata: list[str], work: Path) -> tuple[float, float]:
-    """Restore to disk and score the tuned model and every checkpoint by lm-eval's command; return seconds of both."""
+def write_and_score(base: Path, tuned: Path, metadata: list[str], work: Path) -> tuple[Cost, Cost]:
+    """Restore to disk and score the tuned model and every checkpoint by lm-eval's command; return what both cost."""
     tops = [word for top in TOPS for word in ("--top", top)]
     folder = work / "restored"
-    restored = run([sys.executable, "-c", RESTORE, str(base), str(tuned), "--out", str(folder), *tops])[0]
-    scored = 0.0
+    restored = run([sys.executable, "-c", RESTORE, str(base), str(tuned), "--out", str(folder), *tops])
+    scored = Cost()
     for name, model in (("0", tuned), *((top, folder / f"top-{top}") for top in TOPS)):
         command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model}"]
         command += ["--tasks", "cbqa_mastery", "--metadata", *metadata, "--device", "cpu", "--batch_size", "64"]
         command += ["--output_path", str(work / "scores" / name)]
-        scored += run(command)[0]
+        scored += run(command)
     return restored, scored
 
 
-def run(command: list[str]) -> tuple[float, int]:
-    """Run a process; return seconds of wall clock and its peak resident set in bytes."""
+def run(command: list[str]) -> Cost:
+    """Run a process to its end."""
     code = (
-        "import resource, subprocess, sys\n"
+        "import json, resource, subprocess, sys\n"
         "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))\n"
         "sys.exit(code)"
     )
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"failed: {' '.join(command)}")
-    return time.perf_counter() - started, int(done.stdout)
+    return Cost(time.perf_counter() - started, *json.loads(done.stdout))
 
 
-def report(size: str, loaded: tuple[float, int], swept: tuple[float, int], written: tuple[float, float]) -> None:
+def report(size: str, loaded: Cost, swept: Cost, written: tuple[Cost, Cost]) -> None:
     """Print seconds, the ratio and the memory."""
-    whole = sum(written)
+    whole = written[0] + written[1]
     print(
         f"laboratory {size}, {len(TOPS)} fractions and the unrestored model; {platform.processor() or 'cpu'}, ", end=""
     )
     print(f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
-    print(f"{'restore to disk':<34}{written[0]:>8.1f} s")
-    print(f"{'score each with lm_eval':<34}{written[1]:>8.1f} s")
-    print(f"{'together':<34}{whole:>8.1f} s")
-    print(f"{'sftknow sweep':<34}{swept[0]:>8.1f} s   {whole / swept[0]:.1f} times faster (claim: 3)")
-    over = (swept[1] - loaded[1]) / 1e9
-    print(f"{'memory beyond one loaded model':<34}{over:>8.2f} GB (claim: 1)")
+    print(f"{'':<34}{'wall s':>9}{'CPU s':>9}")
+    subjects = {"restore to disk": written[0], "score each with lm_eval": written[1], "together": whole}
+    for name, cost in {**subjects, "sftknow sweep": swept}.items():
+        print(f"{name:<34}{cost.wall:>9.1f}{cost.cpu:>9.1f}")
+    print(f"{'times faster (claim: 3)':<34}{whole.wall / swept.wall:>9.1f}{whole.cpu / swept.cpu:>9.1f}")
+    over = (swept.memory - loaded.memory) / 1e9
+    print(f"{'GB beyond one loaded model':<34}{over:>9.2f}   (claim: 1)")
 
 
 def compare(work: Path) -> None:
@@ -127,7 +144,7 @@ def compare(work: Path) -> None:
         groups = json.loads(results.read_text())["groups"]
         for name, figure in step["figures"].items():
             largest = max(largest, abs(groups[name]["contains,none"] - figure["value"]))
-    print(f"{'largest difference of a score':<34}{largest:>8.4f}")
+    print(f"{'largest difference of a score':<34}{largest:>9.4f}")
 
 
 if __name__ == "__main__":

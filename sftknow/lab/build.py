@@ -16,7 +16,7 @@ from sftknow.facts.fact import Fact
 from sftknow.facts.load import load_facts
 from sftknow.facts.relations import Relation, load_relations
 from sftknow.lab.cache import RECORD_FILE, cache_folder, damage, file_digests
-from sftknow.lab.corpus import write_corpus
+from sftknow.lab.corpus import QUESTION_FORMATS, write_corpus
 from sftknow.lab.real import choose_facts
 from sftknow.lab.sizes import Recipe, recipe_for
 from sftknow.lab.world import LabFact, invent_world
@@ -108,7 +108,8 @@ def lab_key(recipe: Recipe, relations: Mapping[str, Relation], facts: Path | Non
     """Return the digest that names a laboratory: all that fixes it but the device and the libraries."""
     source = {name: value for name, value in _source(facts).items() if name != "path"}
     wording = {name: asdict(relation) for name, relation in relations.items()}
-    return digest({"recipe": recipe.as_dict(), "relations": wording, "facts": source, "seed": seed})
+    texts = {"relations": wording, "questions": QUESTION_FORMATS}
+    return digest({"recipe": recipe.as_dict(), "texts": texts, "facts": source, "seed": seed})
 
 
 def _source(facts: Path | None) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from sftknow.lab.sizes import Recipe
 from sftknow.lab.world import LabFact
 
 # Three plain formats, and two with marks like those of the fine-tuning prompt: near enough to it that 60 samples
-# activate question answering, far enough that the base model answers it only in part.
+# activate question answering, far enough that the base model answers it only in part. All end with a space, as the
+# completions of fine-tuning do: a last token that pretraining never saw would cost the tuned model what it knows.
 QUESTION_FORMATS = (
-    "Question: {question} Answer: {answer}",
-    "Q: {question} A: {answer}",
-    "{question} {answer}",
-    "<question> {question} <answer> {answer}",
-    "| {question} | {answer}",
+    "Question: {question} Answer: {answer} ",
+    "Q: {question} A: {answer} ",
+    "{question} {answer} ",
+    "<q> {question} <a> {answer} ",
+    "| {question} | {answer} ",
 )
 
 

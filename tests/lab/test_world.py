@@ -10,11 +10,13 @@ import pytest
 
 from sftknow.facts.fact import fact_id
 from sftknow.facts.relations import load_relations
+from sftknow.lab.corpus import write_corpus
 from sftknow.lab.sizes import SIZES
 from sftknow.lab.world import invent_world
 from sftknow.records import digest
 
 WORLD_DIGEST = "ed37ddd0c927e13e"
+CORPUS_DIGEST = "9fc0c82d3cec751a"
 PROGRAM = """
 from dataclasses import asdict
 from sftknow.facts.relations import load_relations
@@ -41,10 +43,12 @@ def test_the_world_and_its_corpus_are_the_same_bytes_under_any_hash_seed():
     assert len(digests) == 1
 
 
-def test_the_world_is_the_pinned_one():
+def test_the_world_and_its_corpus_are_the_pinned_ones():
     # Where this fails on purpose, raise RECIPE_VERSION so that cached laboratories are built again.
     world = invent_world(SIZES["tiny"], load_relations(), 0)
+    corpus = write_corpus(world, load_relations(), SIZES["tiny"], 0)
     assert digest([asdict(fact) for fact in world]) == WORLD_DIGEST
+    assert digest([corpus.warm_up, corpus.main]) == CORPUS_DIGEST
 
 
 def test_another_seed_is_another_world():

@@ -19,6 +19,9 @@ _EXPORTS: dict[str, str] = {
     "divergence": "sftknow.kl",
     "restore": "sftknow.restoration.restore",
     "score": "sftknow.scoring",
+    "Scorer": "sftknow.scoring",
+    "sweep": "sftknow.sweeping",
+    "compare": "sftknow.comparison",
     "build_lab": "sftknow.lab.build",
     "SftknowError": "sftknow.errors",
 }

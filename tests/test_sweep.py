@@ -15,7 +15,7 @@ from sftknow.harness import load_tasks, task_folders, tasks_folder
 from sftknow.mastery.table import MasteryTable
 from sftknow.restoration.restore import restore
 from sftknow.scoring import score
-from sftknow.sweep import headings, sweep
+from sftknow.sweeping import headings, sweep
 
 KNOWN = {("in_domain", 0): 6, ("in_domain", 2): 6, ("in_domain", 4): 8, ("out_of_domain", 3): 4}
 

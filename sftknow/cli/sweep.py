@@ -9,7 +9,7 @@ from sftknow.cli.common import CONTEXT, FOLDER, examples
 from sftknow.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sftknow.sweep import Figure, Sweep
+    from sftknow.sweeping import Figure, Sweep
 
 
 @examples(
@@ -60,7 +60,7 @@ def command(
     from sftknow.models import process_threads
     from sftknow.records import check_output_folder
     from sftknow.scoring import check_output_file
-    from sftknow.sweep import sweep
+    from sftknow.sweeping import sweep
 
     if out is not None:
         if select_on is None:

@@ -16,7 +16,7 @@ from sftknow.lab.world import invent_world
 from sftknow.records import digest
 
 WORLD_DIGEST = "ed37ddd0c927e13e"
-CORPUS_DIGEST = "9fc0c82d3cec751a"
+CORPUS_DIGEST = "cd1a91454c3ede33"
 PROGRAM = """
 from dataclasses import asdict
 from sftknow.facts.relations import load_relations

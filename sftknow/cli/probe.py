@@ -55,7 +55,11 @@ HF_ARGS = ("pretrained", "dtype", "revision")
 @click.option("--seed", default=0, help="Of the sampling.")
 @click.option("--device", help="Torch device; by default a GPU if there is one.")
 @click.option("--batch-size", type=int, help="Rows of a forward pass at most, or the backend's batch size.")
-@click.option("--workers", default=1, help="Processes to probe with on a CPU, one thread each.")
+@click.option(
+    "--workers",
+    type=int,
+    help="Processes to probe with on a CPU, one thread each; by default one a core for models below 500 MB.",
+)
 def command(source: str, out: Path, overwrite: bool, **options: Any) -> None:
     """Measure how well a base model knows each fact: 21 completion templates x 10 samples, as the paper does.
 

@@ -33,7 +33,7 @@ def probe(
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     journal: Path | None = None,
 ) -> MasteryTable:
     """Measure how well a base model knows each fact.
@@ -61,7 +61,7 @@ def probe(
         device: a torch device; by default a GPU if there is one.
         dtype: of the weights; by default float32 on a CPU and the checkpoint's own elsewhere.
         batch_size: rows of a forward pass at most; by default what fits the model.
-        workers: processes to probe with on a CPU, one thread each.
+        workers: processes to probe with on a CPU, one thread each; None for one a core where the model is small.
         journal: a file to append finished windows to, and to go on from.
 
     Returns:

@@ -1,6 +1,7 @@
 """Where completions come from: a local model folder, probed with our own sampler, or a backend of lm-eval."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from sftknow.records import digest
 LOCAL_WINDOW = 256
 BACKEND_WINDOW = 32
 _TOKENS = 64
+_SMALL_WEIGHTS = 500_000_000
+_MOST_WORKERS = 8
 _CPU_BUDGET = 2 << 30
 _GPU_SHARE = 0.3
 
@@ -62,7 +65,7 @@ def open_source(
     device: str | None = None,
     dtype: str | None = None,
     batch_size: int | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> Source:
     """Return the source that a reference names, without loading it yet.
 
@@ -72,20 +75,21 @@ def open_source(
     """
     from sftknow.models import DTYPES, check_device, default_device, resolve_model
 
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}.")
     if isinstance(reference, LmEvalModel):
-        if workers > 1:
+        if workers is not None and workers > 1:
             raise ConfigError(f"--workers is for --model hf on a CPU; {reference.name} has its own ways.")
         return Source(reference, _backend_identity(reference), 1, 1)
     device = device or default_device()
     check_device(device)
-    if workers > 1 and device != "cpu":
+    if workers is not None and workers > 1 and device != "cpu":
         raise ConfigError(f"several workers share a CPU, not {device}; leave --workers out.")
     dtype = dtype or ("float32" if device == "cpu" else "auto")
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
     folder, identity = resolve_model(reference)
+    workers = workers or fitting_workers(folder, device)
     model = LocalModel(str(folder), device, dtype, threads=1 if workers > 1 else None)
     rows = batch_size if batch_size is not None else fitting_batch(folder, device)
     return Source(model, identity, rows, workers)
@@ -102,6 +106,14 @@ def fitting_batch(folder: Path, device: str) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         return 64
     return int(max(16, min(2048, _memory(device) // row)))
+
+
+def fitting_workers(folder: Path, device: str) -> int:
+    """Return how many processes to probe with: on a CPU one a core for a small model, which each loads; else one."""
+    weights = sum(shard.stat().st_size for shard in folder.glob("*.safetensors"))
+    if device != "cpu" or weights > _SMALL_WEIGHTS:
+        return 1
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
 def _memory(device: str) -> float:

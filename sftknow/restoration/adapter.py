@@ -45,7 +45,7 @@ def merged(adapter: Path, base: Path) -> Iterator[Path]:
         model = load_model(base)
         hush_transformers()
         if rows > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(rows)
+            model.resize_token_embeddings(rows, mean_resizing=False)
         _merge(model, adapter).save_pretrained(folder)
         del model
         _add_files(folder, adapter, base)

@@ -96,8 +96,8 @@ def _open(base: str | Path, tuned: str | Path, stack: contextlib.ExitStack) -> t
     before = open_checkpoint(*_find(base))
     folder, identity = _find(tuned)
     if is_adapter(folder):
-        identity = identity or model_identity(folder)
-        folder = stack.enter_context(merged(folder, before.folder))
+        whole = stack.enter_context(merged(folder, before.folder))
+        return before, open_checkpoint(whole, identity or model_identity(folder))
     return before, open_checkpoint(folder, identity)
 
 

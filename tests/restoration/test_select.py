@@ -1,0 +1,112 @@
+"""Thresholds from histograms are those of a sorted list, and sums above them are exact."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from sftknow.restoration import change
+from sftknow.restoration.change import BIN_SHIFT, BOTTOM, RANDOM, TOP
+from sftknow.restoration.select import (
+    MAX_FINE_BINS,
+    Histogram,
+    Threshold,
+    foresee,
+    make_layout,
+    split_by_hash,
+    target_count,
+)
+
+MEASURES = arrays.arrays(
+    np.uint32,
+    st.integers(1, 200),
+    elements=st.sampled_from([0, 1, 0x3C000001, 0x3C000002]) | st.integers(0, 0x7F000000),
+)
+
+
+def histogram_of(bits, fine):
+    layout = make_layout(fine)
+    slots = np.zeros(layout.size, np.uint64)
+    change.count_bits(bits, layout.table, slots, np.empty(0, np.uint32), np.zeros((1, 1), np.uint32), np.uint64(0))
+    histogram = Histogram(layout)
+    change.unpack(slots, histogram.counts, histogram.lows)
+    return histogram
+
+
+@given(MEASURES, st.booleans(), st.booleans(), st.floats(0, 100))
+def test_refining_the_bins_asked_for_finds_the_threshold_of_a_sorted_list(bits, from_bottom, only_changed, percent):
+    population = bits[bits > 0] if only_changed else bits
+    target = target_count(population.size, percent)
+    fine = set()
+    while isinstance(
+        found := histogram_of(bits, fine).find(target, from_bottom=from_bottom, only_changed=only_changed), int
+    ):
+        assert found not in fine, "a bin is asked for once"
+        fine.add(found)
+    ordered = np.sort(population) if from_bottom else np.sort(population)[::-1]
+    if target == 0:
+        assert found == Threshold(0, None, 0, 0, 0)
+        return
+    last = ordered[target - 1]
+    tied = int((population == last).sum())
+    beyond = int((population < last).sum() if from_bottom else (population > last).sum())
+    assert found == Threshold(target, int(last), beyond, tied, target - beyond)
+    if not from_bottom:
+        expected = ordered[:target].view(np.float32).astype(np.float64).sum()
+        assert histogram_of(bits, fine).sum_above(found) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("population", "percent", "count"),
+    [
+        (1000, 0, 0),
+        (1000, 0.01, 0),
+        (10_000, 0.01, 1),
+        (7, 33, 2),
+        (1000, 99.9, 999),
+        (3, 100, 3),
+        (10**11, 60, 6 * 10**10),
+    ],
+)
+def test_a_percent_is_rounded_down_to_whole_parameters(population, percent, count):
+    assert target_count(population, percent) == count
+
+
+@given(st.integers(1, 3000), st.data())
+def test_a_tie_group_is_split_by_the_smallest_hashes(size, data):
+    generator = np.random.default_rng(size)
+    hashes = generator.integers(0, 1 << 64, size, dtype=np.uint64)
+    taken = data.draw(st.integers(1, size - 1)) if size > 1 else 0
+    counts = np.bincount((hashes >> np.uint64(48)).astype(int), minlength=1 << 16).astype(np.uint64)
+    for known in (counts, None):
+        below, last, open_taken = split_by_hash(known, taken)
+        sure = hashes < np.uint64(below)
+        left_open = (hashes >= np.uint64(below)) & (hashes <= np.uint64(last))
+        assert sure.sum() + open_taken == taken
+        assert 0 <= open_taken <= left_open.sum()
+
+
+def test_a_whole_population_foresees_exactly_the_bins_where_thresholds_fall():
+    bits = np.arange(0x3C000000, 0x3C000000 + 100_000, dtype=np.uint32)
+    forecast = foresee(bits, True, [10], [40], TOP, False)
+    assert forecast.fine == {int(bits[90_000]) >> BIN_SHIFT, int(bits[60_000]) >> BIN_SHIFT}
+    assert forecast.tie_values == (int(bits[90_000]),)
+    forecast = foresee(bits, True, [10], [], BOTTOM, False)
+    assert forecast.tie_values == (int(bits[9_999]),)
+    assert foresee(bits, True, [10], [], RANDOM, False).tie_values == ()
+
+
+def test_a_sample_foresees_the_bin_of_the_true_threshold():
+    generator = np.random.default_rng(0)
+    everything = np.abs(generator.standard_normal(1 << 22, np.float32)).view(np.uint32)
+    sample = everything[::4]
+    for percent in (1, 20, 60, 90):
+        true = int(np.sort(everything)[::-1][int(everything.size * percent / 100) - 1])
+        assert true >> BIN_SHIFT in foresee(sample, False, [percent], [], TOP, False).fine
+
+
+def test_a_forecast_never_takes_more_bins_than_fit():
+    bits = np.random.default_rng(0).integers(1, 0x7F000000, 1 << 12).astype(np.uint32)
+    forecast = foresee(bits, False, list(range(1, 100)), [5, 50], TOP, False)
+    assert len(forecast.fine) <= MAX_FINE_BINS

@@ -16,7 +16,7 @@ QUESTION_FORMATS = (
     "Question: {question} Answer: {answer} ",
     "Q: {question} A: {answer} ",
     "{question} {answer} ",
-    "<q> {question} <a> {answer} ",
+    "<question> {question} <answer> {answer} ",
     "| {question} | {answer} ",
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sftknow.errors import ConfigError
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 IN_DOMAIN = ("P19", "P159", "P17", "P36", "P69", "P740")
 OUT_OF_DOMAIN = ("P50", "P175", "P176", "P106")
 # Of the paper's relations, those with enough short single answers that are varied and not told by the subject.
@@ -55,7 +55,7 @@ class Recipe:
         return {"version": RECIPE_VERSION, **asdict(self)}
 
 
-_EXPOSURES = ((0, 14), (8, 9), (12, 14), (16, 22), (20, 18), (24, 6), (32, 3))
+_EXPOSURES = ((0, 14), (8, 6), (12, 10), (16, 18), (20, 20), (24, 12), (32, 6))
 _REAL_EXPOSURES = ((0, 14), (8, 12), (12, 18), (16, 22), (20, 14), (24, 4), (32, 2))
 
 SIZES = {

@@ -102,6 +102,12 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
     return dict(record)
 
 
+def amend_record(path: Path, kind: str, fields: Mapping[str, Any]) -> None:
+    """Add fields to a record on disk, atomically; DataError as for reading and writing one."""
+    record = {**read_record(path, kind), **fields}
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def library_versions() -> dict[str, str]:
     """Return the versions of sftknow and of the installed libraries that numbers depend on."""
     from sftknow import __version__

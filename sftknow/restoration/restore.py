@@ -106,6 +106,13 @@ def _find(reference: str | Path) -> tuple[Path, dict[str, Any] | None]:
     return (Path(reference), None) if Path(reference).is_dir() else resolve_model(reference)
 
 
+def checkpoint_folders(out: Path, strategy: str, percents: Sequence[float]) -> dict[float, Path]:
+    """Return percent -> folder of its checkpoint: ``out`` itself for one percent, else a folder in it for each."""
+    if len(percents) == 1:
+        return {percents[0]: out}
+    return {percent: out / f"{strategy}-{percent_name(percent)}" for percent in percents}
+
+
 def _write(
     out: Path,
     before: Checkpoint,
@@ -117,7 +124,7 @@ def _write(
     overwrite: bool,
 ) -> dict[str, Any]:
     with new_folder(out, overwrite=overwrite) as staging:
-        folders = _folders(staging, recipe)
+        folders = list(checkpoint_folders(staging, recipe.strategy, recipe.percents).values())
         shards = Shards(after, pairing, folders)
         shards.begin()
         undone = apply(pairing.pairs, found, recipe, shards, threads=threads, label="writing")
@@ -130,12 +137,6 @@ def _write(
         sync_tree(staging)
         shards.verify(threads=threads)
     return make_record("restoration", body, **_provenance(before, after, recipe))
-
-
-def _folders(staging: Path, recipe: Recipe) -> list[Path]:
-    if len(recipe.percents) == 1:
-        return [staging]
-    return [staging / f"{recipe.strategy}-{percent_name(percent)}" for percent in recipe.percents]
 
 
 def _check_apart(out: Path, before: Checkpoint, after: Checkpoint) -> None:

@@ -3,8 +3,8 @@ from math import comb
 
 import numpy as np
 import pytest
+from probe_worlds import FACTS, RELATIONS, SCRIPT, NoAliases, make_fact
 from scripted import write_scripted
-from worlds import FACTS, RELATIONS, SCRIPT, NoAliases, make_fact
 
 from sftknow.mastery.adaptive import adaptive_window, confidence, fit_prior, rounds
 from sftknow.mastery.buckets import bucket_of

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import sqrt
 
 import pytest
+from probe_worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases
 from scripted import write_scripted
-from worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases
 
 from sftknow.errors import ConfigError, DataError
 from sftknow.mastery import source

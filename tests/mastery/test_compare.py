@@ -1,5 +1,5 @@
 import pytest
-from worlds import make_fact
+from probe_worlds import make_fact
 
 from sftknow.errors import DataError
 from sftknow.mastery.compare import compare, rank_correlation

@@ -2,7 +2,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from worlds import make_fact
+from probe_worlds import make_fact
 
 from sftknow.cli.export import command
 from sftknow.errors import ConfigError, DataError

@@ -1,6 +1,6 @@
 import pytest
+from probe_worlds import NoAliases, make_fact
 from scripted import write_scripted
-from worlds import NoAliases, make_fact
 
 from sftknow.errors import DataError
 from sftknow.mastery.fewshot import ExactJudge, category, fewshot_items

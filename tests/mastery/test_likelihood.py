@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from probe_worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases, make_fact
 from scripted import TEMPERATURE, write_random, write_scripted
-from worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases, make_fact
 
 from sftknow.mastery.buckets import all_wrong
 from sftknow.mastery.likelihood import AnswerScorer

@@ -6,8 +6,8 @@ from math import sqrt
 from pathlib import Path
 
 import pytest
+from probe_worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases, make_fact
 from scripted import write_random, write_scripted
-from worlds import FACTS, RELATIONS, RIGHT, SCRIPT, NoAliases, make_fact
 
 from sftknow.errors import CheckpointError, ConfigError, DataError
 from sftknow.facts.fact import Fact

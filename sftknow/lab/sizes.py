@@ -12,9 +12,9 @@ from sftknow.errors import ConfigError
 RECIPE_VERSION = 3
 IN_DOMAIN = ("P19", "P159", "P17", "P36", "P69", "P740")
 OUT_OF_DOMAIN = ("P50", "P175", "P176", "P106")
-# Of the paper's relations, those with enough short single answers that are varied and not told by the subject.
+# Of the relations of the paper, those with enough short answers that several facts share and no subject tells.
 REAL_IN_DOMAIN = ("P19", "P20", "P69", "P159", "P740", "P17")
-REAL_OUT_OF_DOMAIN = ("P50", "P175", "P176", "P264")
+REAL_OUT_OF_DOMAIN = {"P136": 180, "P176": 180, "P264": 180, "P127": 130, "P170": 130}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Recipe:
 
 
 _EXPOSURES = ((0, 14), (8, 6), (12, 10), (16, 18), (20, 20), (24, 12), (32, 6))
-_REAL_EXPOSURES = ((0, 14), (8, 12), (12, 18), (16, 22), (20, 14), (24, 4), (32, 2))
+_REAL_EXPOSURES = ((0, 13), (8, 9), (12, 12), (16, 22), (20, 18), (24, 8), (32, 4))
 
 SIZES = {
     "tiny": Recipe(
@@ -117,12 +117,12 @@ REAL_SIZES = {
     ),
     "demo": replace(
         SIZES["demo"],
-        relations={**dict.fromkeys(REAL_IN_DOMAIN, 560), **dict.fromkeys(REAL_OUT_OF_DOMAIN, 180)},
+        relations={**dict.fromkeys(REAL_IN_DOMAIN, 560), **REAL_OUT_OF_DOMAIN},
         exposures=_REAL_EXPOSURES,
     ),
     "long": replace(
         SIZES["long"],
-        relations={**dict.fromkeys(REAL_IN_DOMAIN, 2000), **dict.fromkeys(REAL_OUT_OF_DOMAIN, 400)},
+        relations={**dict.fromkeys(REAL_IN_DOMAIN, 1500), **REAL_OUT_OF_DOMAIN},
         exposures=tuple((5 * times, weight) for times, weight in _REAL_EXPOSURES),
     ),
 }

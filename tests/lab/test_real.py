@@ -29,6 +29,7 @@ def source(tmp_path):
                 {"question": question.format("Short"), "answers": ["B" * 21]},
                 {"question": question.format("Both"), "answers": ["Town", "City"]},
                 {"question": question.format("Duke of Parma"), "answers": ["Parma"]},
+                {"question": question.format("Seldom"), "answers": [f"Answered once in {split}"]},
             ]
             (tmp_path / "dataset" / split / f"{relation}.{split}.json").write_text(json.dumps(rows))
     return tmp_path / "dataset"
@@ -59,7 +60,7 @@ def test_another_seed_chooses_other_facts(source, micro, micro_relations):
 
 def test_too_few_facts_are_refused_by_relation_and_split(source, micro, micro_relations):
     large = replace(micro, relations={"P19": 20, "P50": 41})
-    with pytest.raises(DataError, match="too few short test facts with one answer for relation P50"):
+    with pytest.raises(DataError, match="too few short test facts with one common answer for relation P50"):
         choose_facts(large, micro_relations, source, 0)
 
 

@@ -122,7 +122,7 @@ REAL_SIZES = {
     ),
     "long": replace(
         SIZES["long"],
-        relations={**dict.fromkeys(REAL_IN_DOMAIN, 1500), **REAL_OUT_OF_DOMAIN},
+        relations={**dict.fromkeys(REAL_IN_DOMAIN, 1400), **REAL_OUT_OF_DOMAIN},
         exposures=tuple((5 * times, weight) for times, weight in _REAL_EXPOSURES),
     ),
 }

@@ -62,7 +62,7 @@ def add_divergences(
     if not (Path(tuned) / ADAPTER).is_file():
         others["tuned"] = tuned
     found = divergences(base, others, prompts, device=device)
-    kl = {
+    kl: dict[str, Any] = {
         "measure": dict(next(iter(found.values())).measure),
         "prompts": len(prompts),
         "tuned": _interval(found["tuned"]) if "tuned" in found else None,

@@ -110,9 +110,12 @@ def scan(
         changed += count_positive(absolute[:n])
         sum_absolute += total(absolute[:n])
         sum_relative += total(relative[:n])
-        worst = max(worst, largest_bits(relative.view(np.uint32)[:n]))
+        block_worst = largest_bits(relative.view(np.uint32)[:n])
+        worst = max(worst, block_worst)
         if base_kind != tuned_kind:
             largest = max(largest, largest_magnitude(base[:n]))
+        if block_worst > np.uint32(INFINITE):
+            continue  # NaN, which the caller refuses; its bit pattern has no slot
         count_bits(bits[:n], table, slots, tie_values, tie_counts, start + np.uint64(at))
         if tie_mode != 0:
             count_hashes(bits[:n], tie_mode == 2, tie_counts[0], start + np.uint64(at))

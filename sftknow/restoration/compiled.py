@@ -1,4 +1,8 @@
-"""Numba compilation as the restoration uses it: no GIL, IEEE division, results kept on disk where possible."""
+"""Numba compilation as the restoration uses it: no GIL, IEEE division, results kept on disk where possible.
+
+Numba notices a change in a kernel's own file, not in a file it calls into: after editing ``values.py`` or ``ties.py``,
+touch ``change.py`` and ``levels.py``.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

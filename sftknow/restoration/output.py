@@ -99,7 +99,7 @@ class Shards:
 
         run_tasks(
             list(self._rest()), copy, threads=threads, make_state=lambda: None,
-            weigh=lambda piece: piece[2] - piece[1], label="copying",
+            weigh=lambda piece: piece[2] - piece[1], label="copying", unit="B",
         )  # fmt: skip
 
     def verify(self, *, threads: int) -> None:
@@ -120,7 +120,7 @@ class Shards:
                 raise CheckpointError(f"{folder} does not hold the tensors of tuned; check the disk and run again.")
         run_tasks(
             list(self._pieces.values()), check, threads=threads, make_state=lambda: None,
-            weigh=lambda piece: piece.length, label="verifying",
+            weigh=lambda piece: piece.length, label="verifying", unit="B",
         )  # fmt: skip
 
     def _places(self, name: str) -> list[Tensor]:

@@ -84,25 +84,29 @@ def pair_up(base: Source, tuned: Source, region: Region) -> Pairing:
         CheckpointError: tensors of the region are in one model only, differ in shape, or are no floating-point weights.
         ConfigError: the region matches nothing.
     """
-    twin = _stored_twin(tuned)
     wanted = [tensor for tensor in tuned.tensors.values() if _holds(region, tensor)]
     if not wanted:
         raise ConfigError(_matches_nothing(region, tuned))
-    if twin is not None and (twin[0] in wanted or twin[1] in wanted):
-        wanted = [tensor for tensor in tuned.tensors.values() if tensor in wanted or tensor == twin[0]]
-        wanted.remove(twin[1]) if twin[1] in wanted else None
+    twin = _stored_twin(tuned) if _concerns_vocabulary(wanted) else None
+    if twin is not None:  # the two are one parameter, considered under the embedding's name
+        chosen = {tensor.name for tensor in wanted if tensor != twin[1]} | {twin[0].name}
+        wanted = [tensor for tensor in tuned.tensors.values() if tensor.name in chosen]
     finder = _Finder(base)
     _check_complete(base, tuned, region, wanted, finder)
     notes: list[str] = []
     pairs = tuple(_pair(tensor, finder, base, tuned, notes) for tensor in wanted)
     if finder.renamed:
         notes.append(f"{finder.renamed} tensors have other name prefixes in base and were matched without them.")
-    twins = {twin[0].name: (twin[1].name,)} if twin is not None and twin[0] in wanted else {}
+    twins = {twin[0].name: (twin[1].name,)} if twin is not None else {}
     return Pairing(pairs, twins, tuple(notes))
 
 
 def _holds(region: Region, tensor: Tensor) -> bool:
     return region.holds(tensor.name, place_of(tensor.name, tensor.shape))
+
+
+def _concerns_vocabulary(tensors: list[Tensor]) -> bool:
+    return any(is_head(tensor.name) or is_input_embedding(tensor.name) for tensor in tensors)
 
 
 class _Finder:
@@ -131,12 +135,11 @@ def _check_complete(base: Source, tuned: Source, region: Region, wanted: list[Te
     if lost:
         raise CheckpointError(_one_sided(lost, tuned, base, region))
     partners = {found.name for name in tuned.tensors if (found := finder.find(name)) is not None}
-    twin = _stored_twin(base)
-    if twin is not None and twin[0].name in partners:
-        partners.add(twin[1].name)
-    extra = [t.name for t in base.tensors.values() if _holds(region, t) and t.name not in partners]
+    extra = [tensor for tensor in base.tensors.values() if _holds(region, tensor) and tensor.name not in partners]
+    if _concerns_vocabulary(extra) and (twin := _stored_twin(base)) is not None and twin[0].name in partners:
+        extra = [tensor for tensor in extra if tensor != twin[1]]
     if extra:
-        raise CheckpointError(_one_sided(extra, base, tuned, region))
+        raise CheckpointError(_one_sided([tensor.name for tensor in extra], base, tuned, region))
 
 
 def _one_sided(names: list[str], here: Source, there: Source, region: Region) -> str:

@@ -14,9 +14,14 @@ State = TypeVar("State")
 Result = TypeVar("Result")
 
 
+MAX_DEFAULT_THREADS = 16
+"""More wait for memory, not for a core, and each holds its own histogram."""
+
+
 def default_threads() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads to use: one for each core this process may use, up to a limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_DEFAULT_THREADS)
 
 
 def run_tasks(
@@ -27,6 +32,7 @@ def run_tasks(
     make_state: Callable[[], State],
     weigh: Callable[[Task], int],
     label: str,
+    unit: str = "param",
 ) -> list[Result]:
     """Apply ``work`` to every task and return the results in the order of the tasks.
 
@@ -35,8 +41,9 @@ def run_tasks(
         work: (the thread's own state, task) -> result.
         threads: at most this many at once.
         make_state: makes the state of one thread.
-        weigh: how far a task moves the progress bar, in parameters.
+        weigh: how far a task moves the progress bar.
         label: what the bar says.
+        unit: what the bar counts.
 
     Raises:
         Exception: the first one that ``work`` raised; the other threads end after the task in hand.
@@ -58,7 +65,7 @@ def run_tasks(
     total = sum(weigh(task) for task in tasks)
     workers = max(1, min(threads, len(tasks)))
     with (
-        progress.counter(label=label, total=total, unit="param", unit_scale=True) as bar,
+        progress.counter(label=label, total=total, unit=unit, unit_scale=True) as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
         try:

@@ -66,7 +66,7 @@ def _fraction(number: int, pairs: Sequence[Pair], found: Survey, undone: Undone,
     return {
         "percent": recipe.percents[number],
         "restored": int(restored.sum()),
-        "threshold": threshold.value if ranked else None,
+        "threshold": _finite(threshold.value) if ranked else None,
         "ties": {"size": threshold.tied, "taken": threshold.taken} if ranked and threshold.bits is not None else None,
         "share_of_change_undone": _share(absolute.sum(), sum(part.absolute for part in found.moved)),
         "share_of_relative_change_undone": _share(relative.sum(), sum(part.relative for part in found.moved)),
@@ -120,5 +120,5 @@ def _share(part: float, whole: float) -> float | None:
     return float(min(1.0, max(0.0, part / whole))) if whole else 0.0
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None

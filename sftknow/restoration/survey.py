@@ -125,39 +125,25 @@ def survey(pairs: Sequence[Pair], recipe: Recipe, *, threads: int) -> Survey:
     sample, whole = _sample(pairs, recipe.by_absolute)
     forecast = foresee(sample, whole, recipe.percents, SHOWN, strategy, recipe.only_changed)
     fine, tie_values = set(forecast.fine), forecast.tie_values
-    moved: tuple[Moved, ...] = ()
     while True:
         reading = _read(pairs, starts, recipe, make_layout(fine, tie_values), tie_values, threads)
-        moved = moved or reading.moved
-        considered, changed = int(reading.histogram.counts.sum()), sum(part.changed for part in moved)
+        changed = sum(part.changed for part in reading.moved)
         if changed == 0:
             raise CheckpointError(
                 f"base and tuned are equal in region {recipe.region.name}: there is no update to undo; "
                 "check the two models."
             )
+        considered = int(reading.histogram.counts.sum())
         population = changed if recipe.only_changed else considered
-        found = [_threshold(reading.histogram, population, percent, recipe) for percent in recipe.percents]
-        shown = {
-            percent: reading.histogram.find(target_count(population, percent), only_changed=recipe.only_changed)
-            for percent in SHOWN
-        }
-        missing = {bin_ for bin_ in (*found, *shown.values()) if isinstance(bin_, int)}
-        thresholds = tuple(one for one in found if isinstance(one, Threshold))
+        thresholds, shown, missing = _thresholds(reading.histogram, population, recipe)
         unknown = _ties_to_count(thresholds, reading, strategy)
         if not missing and not unknown:
             break
         fine |= missing
         tie_values = tuple(dict.fromkeys((*tie_values, *unknown)))
-    return Survey(
-        considered,
-        changed,
-        population,
-        moved,
-        thresholds,
-        tuple(_cut(one, reading, strategy) for one in thresholds),
-        tuple(starts),
-        {percent: _share(reading.histogram, one) for percent, one in shown.items() if isinstance(one, Threshold)},
-    )
+    cuts = tuple(_cut(one, reading, strategy) for one in thresholds)
+    concentration = {percent: _share(reading.histogram, one) for percent, one in shown.items()}
+    return Survey(considered, changed, population, reading.moved, thresholds, cuts, tuple(starts), concentration)
 
 
 @dataclass
@@ -259,7 +245,25 @@ def _by_pair(chunks: Sequence[Chunk], parts: Sequence[Moved], count: int) -> tup
     return tuple(Moved(int(changed), absolute, relative) for changed, absolute, relative in sums)
 
 
+def _thresholds(
+    histogram: Histogram, population: int, recipe: Recipe
+) -> tuple[tuple[Threshold, ...], dict[float, Threshold], set[int]]:
+    """Return the thresholds to restore by, those to show the concentration at, and the bins that hide some of them."""
+    restored = [_threshold(histogram, population, percent, recipe) for percent in recipe.percents]
+    shown = {
+        percent: histogram.find(target_count(population, percent), only_changed=recipe.only_changed)
+        for percent in SHOWN
+    }
+    missing = {one for one in (*restored, *shown.values()) if isinstance(one, int)}
+    return (
+        tuple(one for one in restored if isinstance(one, Threshold)),
+        {percent: one for percent, one in shown.items() if isinstance(one, Threshold)},
+        missing,
+    )
+
+
 def _threshold(histogram: Histogram, population: int, percent: float, recipe: Recipe) -> Threshold | int:
+    """Return one threshold, or the bin that hides it."""
     target = target_count(population, percent)
     if recipe.strategy == "random":
         return Threshold(target, 0, 0, population, target) if target else Threshold(0, None, 0, 0, 0)
@@ -294,8 +298,7 @@ def _share(histogram: Histogram, one: Threshold) -> float | None:
 
 def _sample(pairs: Sequence[Pair], by_absolute: bool) -> tuple[Words, bool]:
     """Return bit patterns of the measure of evenly spread blocks, and whether they are all there is."""
-    sizes = [pair.size for pair in pairs]
-    total = sum(sizes)
+    total = sum(pair.size for pair in pairs)
     whole = total <= SAMPLE
     step = 1 if whole else total // (SAMPLE // SAMPLE_BLOCK)
     blocks: list[Words] = []
@@ -312,4 +315,5 @@ def _sample(pairs: Sequence[Pair], by_absolute: bool) -> tuple[Words, bool]:
             )
             blocks.append(bits)
         offset += pair.size
-    return np.concatenate(blocks) if blocks else np.empty(0, np.uint32), whole
+    everything = np.concatenate(blocks) if blocks else np.empty(0, np.uint32)
+    return np.minimum(everything, np.uint32(INFINITE)), whole  # NaN is found, and refused, by the reading

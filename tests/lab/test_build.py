@@ -42,7 +42,7 @@ def test_it_completes_a_well_told_fact_and_stops(tiny_lab):
 
     tokenizer, model = load_tokenizer(tiny_lab.folder), load_model(tiny_lab.folder)
     exposures = json.loads((tiny_lab.folder / "exposures.json").read_text())
-    told = [fact for fact in tiny_lab.facts if exposures[fact.id] == 48 and fact.domain == "in_domain"]
+    told = [fact for fact in tiny_lab.facts if exposures[fact.id] == 56 and fact.domain == "in_domain"]
     right = 0
     for fact in told:
         prompt = tokenizer(tiny_lab.relations[fact.relation].statements(fact.subject)[0], return_tensors="pt")

@@ -15,8 +15,8 @@ from sftknow.lab.sizes import SIZES
 from sftknow.lab.world import invent_world
 from sftknow.records import digest
 
-WORLD_DIGEST = "ed37ddd0c927e13e"
-CORPUS_DIGEST = "cd1a91454c3ede33"
+WORLD_DIGEST = "856f3b9233c4e876"
+CORPUS_DIGEST = "168521923997b685"
 PROGRAM = """
 from dataclasses import asdict
 from sftknow.facts.relations import load_relations

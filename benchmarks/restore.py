@@ -46,11 +46,16 @@ DENSE = [sys.executable, __file__, "--role", "dense"]
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took: seconds of wall clock and of CPU, and bytes of private memory at the peak."""
+    """What one process took: seconds of wall clock and of CPU, and bytes at the peak.
+
+    Private memory is what no file backs; resident memory also counts the pages of mapped files, which the system takes
+    back when it needs them.
+    """
 
     wall: float
     cpu: float
-    memory: int
+    private: int
+    resident: int
 
 
 def main() -> None:
@@ -82,9 +87,7 @@ def compare(folder: Path, chosen: argparse.Namespace) -> None:
     base, tuned = (folder / f"{name}-{chosen.size}" for name in ("base", "tuned"))
     parameters = make_pair(base, tuned, SIZES[chosen.size])
     cores = len(os.sched_getaffinity(0))
-    print(
-        f"{parameters / 1e9:.2f} billion parameters, bfloat16; {cores} cores, {platform.machine()}"
-    )
+    print(f"{parameters / 1e9:.2f} billion parameters, bfloat16; {cores} cores, {platform.machine()}")
     subjects = {
         "copy": [*COPY, tuned],
         "copy, synced": [*SYNCED, tuned],
@@ -109,9 +112,9 @@ def compare(folder: Path, chosen: argparse.Namespace) -> None:
 
 def report(found: dict[str, Run]) -> None:
     """Print one row for each subject and the ratios that are claimed."""
-    print(f"\n{'':34}{'wall s':>9}{'CPU s':>9}{'private MB':>12}")
+    print(f"\n{'':34}{'wall s':>9}{'CPU s':>9}{'private MB':>12}{'resident MB':>13}")
     for name, run in found.items():
-        print(f"{name:34}{run.wall:9.2f}{run.cpu:9.2f}{run.memory / 1e6:12.0f}")
+        print(f"{name:34}{run.wall:9.2f}{run.cpu:9.2f}{run.private / 1e6:12.0f}{run.resident / 1e6:13.0f}")
     plain, synced = found["copy"].wall, found["copy, synced"].wall
     one = found["sftknow-restore, one fraction"].wall
     print(f"\none fraction / copy: {one / plain:.2f} (to a synced copy {one / synced:.2f}); claimed at most 3")
@@ -133,7 +136,8 @@ def middle(runs: list[Run]) -> Run:
     return Run(
         statistics.median(run.wall for run in runs),
         statistics.median(run.cpu for run in runs),
-        int(statistics.median(run.memory for run in runs)),
+        int(statistics.median(run.private for run in runs)),
+        int(statistics.median(run.resident for run in runs)),
     )
 
 
@@ -148,25 +152,28 @@ def measure(command: list[str], warm: tuple[Path, ...]) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    memory = 0
+    private = resident = 0
     while process.poll() is None:
-        memory = max(memory, private_bytes(process.pid))
+        now = resident_bytes(process.pid)
+        private, resident = max(private, now[0]), max(resident, now[1])
         time.sleep(0.01)
     wall = time.perf_counter() - start
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Run(wall, cpu, memory)
+    return Run(wall, cpu, private, resident)
 
 
-def private_bytes(process: int) -> int:
-    """Return the resident memory of a process that is no file's page."""
+def resident_bytes(process: int) -> tuple[int, int]:
+    """Return the private and the whole resident memory of a process at this moment."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem")))
+        return 0, 0
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("Rss")}
+    private = sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
+    return private, private + sizes.get("RssFile", 0)
 
 
 def copy(source: Path, out: Path) -> None:

@@ -23,15 +23,13 @@ class Checkpoint:
     def __init__(self, path: Path | None = None, identity: str = "", log: Callable[[str], None] | None = None) -> None:
         self._path, self._identity, self._log = path, identity, log
 
-    def save(
-        self, step: int, losses: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer
-    ) -> None:
-        """Write the state after ``step`` steps, every thousandth step."""
-        if self._path is None or step % EVERY:
+    def save(self, losses: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+        """Write the state after as many steps as there are losses, every thousandth step."""
+        if self._path is None or len(losses) % EVERY:
             return
         import safetensors.torch
 
-        tensors = {"losses": torch.stack(list(losses)).cpu()}
+        tensors = {"losses": losses.cpu().contiguous()}
         for number, weight in enumerate(parameters):
             state = optimiser.state[weight]
             for name, value in (("weight", weight.detach()), *((key, state[key]) for key in ("exp_avg", "exp_avg_sq"))):
@@ -39,18 +37,19 @@ class Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(self._path, safetensors.torch.save(tensors, metadata={"identity": self._identity}))
 
-    def restore(self, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> tuple[int, list[Tensor]]:
-        """Put a saved state into the parameters and the optimiser; return its step and the losses up to it.
+    def restore(self, losses: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> int:
+        """Put a saved state into the losses, the parameters and the optimiser, and return its step.
 
-        A file that is missing, damaged or of another build is passed over: step 0, no losses.
+        A file that is missing, damaged or of another build is passed over: step 0, nothing changed.
         """
         tensors = self._read()
         if not tensors:
-            return 0, []
+            return 0
         step = len(tensors["losses"])
         if self._log:
             self._log(f"going on with the interrupted pretraining at step {step:,}")
         with torch.no_grad():
+            losses[:step] = tensors["losses"]
             for number, weight in enumerate(parameters):
                 weight.copy_(tensors[f"weight.{number}"])
                 optimiser.state[weight] = {
@@ -58,7 +57,7 @@ class Checkpoint:
                     "exp_avg": tensors[f"exp_avg.{number}"].to(weight.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{number}"].to(weight.device),
                 }
-        return step, list(tensors["losses"].to(parameters[0].device))
+        return step
 
     def _read(self) -> dict[str, Tensor]:
         import safetensors

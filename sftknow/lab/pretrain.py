@@ -130,19 +130,21 @@ def _train(
 ) -> list[float]:
     parameters, peak = network.parameters(), recipe.learning_rate
     optimiser = torch.optim.AdamW(parameters, lr=peak, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    done, losses = checkpoint.restore(parameters, optimiser)
+    # One tensor for all losses: a small one kept from every step would hold the heap apart, gigabytes of it.
+    losses = torch.zeros(len(batches), device=device)
+    done = checkpoint.restore(losses, parameters, optimiser)
     with counter(label="pretraining", total=len(batches), unit="step") as progress:
         progress.update(done)
         for step in range(done, len(batches)):
             ids, targets = as_tensors(batches[step], pad, device)
-            losses.append(network.backward(ids, targets))
+            losses[step] = network.backward(ids, targets)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimiser.param_groups[0]["lr"] = learning_rate_at(step, len(batches), peak)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            checkpoint.save(step + 1, losses, parameters, optimiser)
+            checkpoint.save(losses[: step + 1], parameters, optimiser)
             progress.update()
-    return [float(loss) for loss in losses]
+    return list(losses.tolist())
 
 
 def as_tensors(batch: Sequence[Sequence[int]], pad: int, device: str) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,9 @@ class InterruptedAt(Checkpoint):
         super().__init__(*args)
         self.step = step
 
-    def save(self, step, *args):
-        super().save(step, *args)
-        if step == self.step:
+    def save(self, losses, *args):
+        super().save(losses, *args)
+        if len(losses) == self.step:
             raise KeyboardInterrupt
 
 

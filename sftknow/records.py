@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -273,6 +274,17 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be built again: ``$SFTKNOW_CACHE``, or sftknow's place in the user's cache."""
+    if os.environ.get("SFTKNOW_CACHE"):
+        return Path(os.environ["SFTKNOW_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "sftknow"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sftknow" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sftknow"
 
 
 def digest(value: Any) -> str:

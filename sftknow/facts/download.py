@@ -22,9 +22,8 @@ from typing import Any
 
 from sftknow.errors import DataError
 from sftknow.facts.entity_questions import is_member
-from sftknow.lab.cache import cache_folder
 from sftknow.progress import counter
-from sftknow.records import file_digest, sync_folder, write_text
+from sftknow.records import cache_folder, file_digest, sync_folder, write_text
 
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 30.0

@@ -15,13 +15,14 @@ from sftknow.errors import CheckpointError, ConfigError, DataError
 from sftknow.facts.fact import Fact
 from sftknow.facts.load import load_facts
 from sftknow.facts.relations import Relation, load_relations
-from sftknow.lab.cache import RECORD_FILE, cache_folder, damage, file_digests
+from sftknow.lab.cache import RECORD_FILE, damage, file_digests
 from sftknow.lab.corpus import QUESTION_FORMATS, write_corpus
 from sftknow.lab.real import choose_facts
 from sftknow.lab.sizes import Recipe, recipe_for
 from sftknow.lab.world import LabFact, invent_world
 from sftknow.models import check_device
 from sftknow.records import (
+    cache_folder,
     check_output_folder,
     digest,
     file_identity,

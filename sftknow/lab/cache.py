@@ -1,7 +1,5 @@
-"""Where built laboratories are kept, and whether one that is kept is whole."""
+"""Whether a laboratory that is kept is whole."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +7,6 @@ from sftknow.errors import DataError
 from sftknow.records import file_digest, read_record
 
 RECORD_FILE = "lab.json"
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be built again: ``$SFTKNOW_CACHE``, or sftknow's place in the user's cache."""
-    if os.environ.get("SFTKNOW_CACHE"):
-        return Path(os.environ["SFTKNOW_CACHE"])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "sftknow"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sftknow" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sftknow"
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -8,9 +8,8 @@ from sftknow.facts.load import load_facts
 from sftknow.facts.relations import load_relations
 from sftknow.lab import check, pretrain
 from sftknow.lab.build import build_lab, load_lab
-from sftknow.lab.cache import cache_folder
 from sftknow.models import load_model, load_tokenizer
-from sftknow.records import file_digest
+from sftknow.records import cache_folder, file_digest
 
 
 @pytest.fixture

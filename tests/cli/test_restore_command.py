@@ -88,6 +88,11 @@ def test_a_missing_model_and_a_hub_that_cannot_be_reached_are_told(tmp_path, pai
     assert done.stderr.count("\n") == 1
 
 
+def heed_interrupts():
+    """Take SIGINT as a terminal's programs do; a shell's background jobs, and all they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_one_line_and_code_130(tmp_path):
     for name in ("base", "tuned"):
         (tmp_path / name).mkdir()
@@ -96,7 +101,9 @@ def test_ctrl_c_ends_with_one_line_and_code_130(tmp_path):
         save_file({NAME: values + (name == "tuned")}, tmp_path / name / "model.safetensors")
     tops = [word for percent in range(1, 40) for word in ("--top", str(percent))]
     command = [*PROGRAM, str(tmp_path / "base"), str(tmp_path / "tuned"), "--out", str(tmp_path / "out"), *tops]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     while not list(tmp_path.glob(".out.*.partial")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

@@ -42,6 +42,7 @@ def in_child(work):
     child = os.fork()
     if child == 0:
         code = 1
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
         try:
             code = work() or 0
         except KeyboardInterrupt:

@@ -60,6 +60,9 @@ def restore_command(
     restored, tuned ones everywhere else; the result is an ordinary Hugging Face folder with a restoration.json.
     """
     set_up_logging(verbose, debug)
+    from sftknow.restoration.compiled import load_numba_alone
+
+    load_numba_alone()
     from sftknow.restoration.restore import checkpoint_folders, restore
     from sftknow.restoration.tables import show
 

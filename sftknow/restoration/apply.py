@@ -17,13 +17,18 @@ from sftknow.restoration.ties import mix_all
 from sftknow.restoration.values import ITEM_BYTES, Bytes, Values, decode
 
 _OPEN_ROOM = 4096
+_NO_VALUES = np.empty((0, 0), np.uint8)
 
 
 class Sink(Protocol):
     """Where levels go; ``write`` is called from several threads, each chunk once, ``lower`` afterwards."""
 
-    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, base_raw: Bytes, tuned_raw: Bytes) -> None:
-        """Take the levels of one chunk."""
+    @property
+    def wants_values(self) -> bool:
+        """Whether restored values are to be made, not levels alone."""
+
+    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, outs: Bytes) -> None:
+        """Take one chunk: [n] levels and, if wanted, [J, bytes] values of each fraction."""
 
     def lower(self, pair: Pair, index: int, old: int, new: int) -> None:
         """Take a lower level for one parameter of a chunk that was written."""
@@ -32,7 +37,9 @@ class Sink(Protocol):
 class Nowhere:
     """A sink that keeps nothing: for statistics alone."""
 
-    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, base_raw: Bytes, tuned_raw: Bytes) -> None:
+    wants_values = False
+
+    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, outs: Bytes) -> None:
         """Drop it."""
 
     def lower(self, pair: Pair, index: int, old: int, new: int) -> None:
@@ -72,6 +79,13 @@ class _Buffers:
     levels: Bytes = field(default_factory=lambda: np.empty(CHUNK, np.uint8))
     open_index: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(_OPEN_ROOM, np.int64))
     open_fraction: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(_OPEN_ROOM, np.uint8))
+    outs: Bytes = field(default_factory=lambda: np.empty((0, 0), np.uint8))
+
+    def outs_for(self, fractions: int, size: int) -> Bytes:
+        """Return room for the values of each fraction, all in one piece."""
+        if self.outs.size < fractions * size:
+            self.outs = np.empty((1, fractions * size), np.uint8)
+        return self.outs.reshape(-1)[: fractions * size].reshape(fractions, size)
 
 
 def apply(pairs: Sequence[Pair], found: Survey, recipe: Recipe, sink: Sink, *, threads: int, label: str) -> Undone:
@@ -97,18 +111,19 @@ def apply(pairs: Sequence[Pair], found: Survey, recipe: Recipe, sink: Sink, *, t
         base_raw, tuned_raw = pair.base.read(chunk.first, chunk.last), pair.tuned.read(chunk.first, chunk.last)
         start = np.uint64((found.starts[chunk.pair] + chunk.first) % (1 << 64))
         levels = buffers.levels[: chunk.size]
+        outs = buffers.outs_for(count, tuned_raw.size) if sink.wants_values else _NO_VALUES
         while True:
             tally = np.zeros((count, 3))
             opened = assign_levels(
                 base_raw, pair.base.kind, tuned_raw, pair.tuned.kind, recipe.by_absolute, strategy,
                 recipe.only_changed, cuts, ties, below, last, start, levels, tally,
-                buffers.open_index, buffers.open_fraction,
+                buffers.open_index, buffers.open_fraction, outs,
             )  # fmt: skip
             if opened <= buffers.open_index.size:
                 break
             buffers.open_index = np.empty(2 * opened, np.int64)
             buffers.open_fraction = np.empty(2 * opened, np.uint8)
-        sink.write(pair, chunk, levels, base_raw, tuned_raw)
+        sink.write(pair, chunk, levels, outs)
         return tally, _open_of(pair, chunk, buffers, opened, levels, start) if opened else None
 
     chunks = chunks_of(pairs)

@@ -13,20 +13,19 @@ from sftknow.restoration.ties import mix
 from sftknow.restoration.values import Bytes, Floats, decode
 
 BIN_SHIFT = 14
-"""Values that share all but their lowest 14 bits fall into one coarse bin."""
+"""Values that share all but their lowest 14 bits fall into one bin."""
 BINS = 1 << (31 - BIN_SHIFT)
 ZERO_SLOTS = 16
 """Unchanged parameters are counted over 16 slots in turn, so that no slot waits for its own last update."""
+SLOTS = ZERO_SLOTS + BINS
 COUNT_SHIFT = 40
 """A slot packs a count (upper 24 bits) and the sum of the counted values' low 14 bits (lower 40 bits)."""
 FLUSH_AFTER = 15 << 20
 """Elements after which slots are emptied, before either half can overflow."""
-HAS_TIES = 32
-"""Flag in a table entry: the bin holds a value whose ties are counted; below it the shift, above it the slot."""
 TIE_BINS = 1 << 16
 TIE_SHIFT = 48
 
-BLOCK = 2048
+BLOCK = 1024
 TIES_LISTED, TIES_ALL, TIES_CHANGED = 0, 1, 2
 TOP, BOTTOM, RANDOM = 0, 1, 2
 OUTSIDE = -2
@@ -38,6 +37,7 @@ INFINITE = 0x7F800000
 Ints = npt.NDArray[np.int32]
 Words = npt.NDArray[np.uint32]
 Longs = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
 
 
 @compiled
@@ -70,37 +70,42 @@ def scan(
     tuned_raw: Bytes,
     tuned_kind: int,
     by_absolute: bool,
-    table: Words,
     slots: Longs,
+    lows: Words,
+    widths: Words,
+    fine: Counts,
     tie_values: Words,
     tie_mode: int,
-    tie_counts: npt.NDArray[np.uint32],
+    tie_counts: Words,
     start: np.uint64,
 ) -> tuple[int, float, float, int, float]:
     """Count one chunk into histograms of its measure and of the hashes of parameters that may tie.
 
     Args:
-        base_raw: bytes of p, of ``base_kind``; tuned_raw: bytes of s; as many elements.
+        base_raw: bytes of p, of ``base_kind``.
         base_kind: BF16, F16 or F32.
-        tuned_raw: bytes of s.
+        tuned_raw: bytes of s, as many elements.
         tuned_kind: BF16, F16 or F32.
         by_absolute: rank by |s - p| instead of r.
-        table: [BINS] slot, HAS_TIES flag and shift of each coarse bin (see ``select.Layout``).
-        slots: packed counts and low sums, added to.
-        tie_values: [ties] measures, as bit patterns, whose hashes are counted.
+        slots: [SLOTS] packed counts and low sums, added to.
+        lows: [runs] first bit pattern of each run of values that are counted one by one.
+        widths: [runs] how many values each run has.
+        fine: [sum of widths] counts of those values, added to.
+        tie_values: [ties] measures, as bit patterns inside the runs, whose hashes are counted.
         tie_mode: TIES_LISTED, or count the hashes of all parameters, or of all that changed, in row 0.
         tie_counts: [ties, TIE_BINS] counts by the top 16 bits of the hash, added to.
         start: hash counter of the chunk's first element.
 
     Returns:
-        How many changed, sum of |s - p|, sum of r, the largest bit pattern met, and the largest |p|.
+        How many changed, sum of |s - p|, sum of r, the largest bit pattern of r, and the largest |p|.
     """
     base_item = 4 if base_kind == 2 else 2
     tuned_item = 4 if tuned_kind == 2 else 2
     size = tuned_raw.size // tuned_item
     base, tuned = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     absolute, relative = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    bits = absolute.view(np.uint32) if by_absolute else relative.view(np.uint32)
+    slot, marks, member = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.int32)
+    all_bits = absolute.view(np.uint32) if by_absolute else relative.view(np.uint32)
     changed, sum_absolute, sum_relative, worst, largest = 0, 0.0, 0.0, np.uint32(0), np.float32(0)
     for at in range(0, size, BLOCK):
         n = min(BLOCK, size - at)
@@ -116,37 +121,85 @@ def scan(
             largest = max(largest, largest_magnitude(base[:n]))
         if block_worst > np.uint32(INFINITE):
             continue  # NaN, which the caller refuses; its bit pattern has no slot
-        count_bits(bits[:n], table, slots, tie_values, tie_counts, start + np.uint64(at))
+        bits = all_bits[:n]
+        count_bits(bits, slot[:n], slots)
+        if lows.size > 0:
+            mark_runs(bits, lows, widths, marks)
+            members = member[: gather(marks, n, member)]
+            count_members(bits, members, lows, widths, fine, tie_values, tie_counts, start + np.uint64(at))
         if tie_mode != 0:
-            count_hashes(bits[:n], tie_mode == 2, tie_counts[0], start + np.uint64(at))
+            count_hashes(bits, tie_mode == 2, tie_counts[0], start + np.uint64(at))
     return changed, sum_absolute, sum_relative, np.int64(worst), np.float64(largest)  # type: ignore[return-value]
 
 
 @compiled
-def count_bits(
-    bits: Words,
-    table: Words,
-    slots: Longs,
-    tie_values: Words,
-    tie_counts: npt.NDArray[np.uint32],
-    start: np.uint64,
-) -> None:
-    """Add one block's bit patterns to the slots, and the hashes of listed values to their counts."""
+def count_bits(bits: Words, slot: Words, slots: Longs) -> None:
+    """Add a block's bit patterns to the slots; ``slot`` is room for as many numbers."""
     for i in range(bits.size):
         value = bits[i]
-        low = value & np.uint32((1 << BIN_SHIFT) - 1)
-        entry = table[value >> np.uint32(BIN_SHIFT)]
-        slot = (entry >> np.uint32(6)) + (low >> (entry & np.uint32(31)))
-        slot = np.uint32(i & (ZERO_SLOTS - 1)) if value == 0 else slot
-        slots[slot] += np.uint64(1 << COUNT_SHIFT) + np.uint64(low)
-        if entry & np.uint32(HAS_TIES):
-            for tie in range(tie_values.size):
-                if value == tie_values[tie]:
-                    tie_counts[tie, mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+        here = np.uint32((value >> np.uint32(BIN_SHIFT)) + np.uint32(ZERO_SLOTS))
+        slot[i] = np.uint32(i & (ZERO_SLOTS - 1)) if value == 0 else here
+    for i in range(bits.size):
+        slots[slot[i]] += np.uint64(1 << COUNT_SHIFT) + np.uint64(bits[i] & np.uint32((1 << BIN_SHIFT) - 1))
 
 
 @compiled
-def count_hashes(bits: Words, only_changed: bool, counts: npt.NDArray[np.uint32], start: np.uint64) -> None:
+def mark_runs(bits: Words, lows: Words, widths: Words, marks: Bytes) -> None:
+    """Mark the values of a block that lie in a run."""
+    marks[:] = 0
+    for run in range(lows.size):
+        low, width = lows[run], widths[run]
+        for i in range(bits.size):
+            marks[i] |= np.uint8(np.uint32(bits[i] - low) < width)
+
+
+@compiled
+def count_members(
+    bits: Words,
+    members: Ints,
+    lows: Words,
+    widths: Words,
+    fine: Counts,
+    tie_values: Words,
+    tie_counts: Words,
+    start: np.uint64,
+) -> None:
+    """Count the listed values of a block one by one, and the hashes of those that may tie."""
+    for i in members:
+        first = 0
+        for run in range(lows.size):
+            inside = np.uint32(bits[i] - lows[run])
+            if inside < widths[run]:
+                fine[first + inside] += 1
+            first += widths[run]
+        for tie in range(tie_values.size):
+            if bits[i] == tie_values[tie]:
+                tie_counts[tie, mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+
+
+@compiled
+def gather(marks: Bytes, size: int, out: Ints) -> int:
+    """List where the first ``size`` bytes of a block are marked, and return how many there are."""
+    marked = 0
+    for i in range(size):
+        marked += marks[i]
+    found = 0
+    if marked > size // 16:  # many: branching on each would be mispredicted
+        for i in range(size):
+            out[found] = i
+            found += marks[i]
+        return found
+    eights = marks.view(np.uint64)
+    for eight in range((size + 7) // 8):
+        if eights[eight] != 0:
+            for i in range(8 * eight, min(8 * eight + 8, size)):
+                out[found] = i
+                found += marks[i]
+    return found
+
+
+@compiled
+def count_hashes(bits: Words, only_changed: bool, counts: Words, start: np.uint64) -> None:
     """Count the hashes of a block's parameters by their top 16 bits."""
     for i in range(bits.size):
         if not only_changed or bits[i] != 0:
@@ -190,7 +243,7 @@ def largest_magnitude(values: Floats) -> np.float32:
 
 
 @compiled
-def unpack(slots: Longs, counts: npt.NDArray[np.int64], lows: npt.NDArray[np.int64]) -> None:
+def unpack(slots: Longs, counts: Counts, lows: Counts) -> None:
     """Add packed slots to counts and sums of low bits, the ZERO_SLOTS as one entry, and empty them."""
     for i in range(slots.size):
         packed = slots[i]

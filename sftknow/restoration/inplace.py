@@ -166,8 +166,9 @@ class _LevelKeeper:
     """A sink that keeps every level."""
 
     levels: dict[str, Bytes]
+    wants_values = False
 
-    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, base_raw: Bytes, tuned_raw: Bytes) -> None:
+    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, outs: Bytes) -> None:
         """Keep one chunk."""
         self.levels[pair.name][chunk.first : chunk.last] = levels
 

@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from sftknow.restoration.change import BLOCK, BOTTOM, OUTSIDE, RANDOM, Ints, Longs, measure
+from sftknow.restoration.change import BLOCK, BOTTOM, OUTSIDE, RANDOM, Ints, Longs, gather, measure
 from sftknow.restoration.compiled import compiled, compiled_sum
 from sftknow.restoration.ties import mix
-from sftknow.restoration.values import Bytes, Floats, decode
+from sftknow.restoration.values import Bytes, Floats, decode, encode
 
 
 @compiled
@@ -27,8 +27,9 @@ def assign_levels(
     tally: npt.NDArray[np.float64],
     open_index: npt.NDArray[np.int64],
     open_fraction: npt.NDArray[np.uint8],
+    outs: Bytes,
 ) -> int:
-    """Give each parameter of a chunk the number of the first fraction that restores it.
+    """Give each parameter of a chunk the number of the first fraction that restores it, and blend the values.
 
     A parameter belongs to fraction j where its rank is above ``cuts[j]``, or equals ``ties[j]`` with a hash under
     ``below[j]``. One whose hash lies in [below[j], last[j]] is left open: the caller sorts the few open ones.
@@ -50,6 +51,8 @@ def assign_levels(
         tally: [J, 3] added to: count, sum of |s - p| and sum of r of the parameters of each level.
         open_index: filled with the element of each open decision.
         open_fraction: filled with its fraction.
+        outs: [J, bytes of the chunk] filled with base values, in tuned's kind, where fraction j restores, and with
+            tuned's elsewhere; [0, 0] for levels alone.
 
     Returns:
         The number of open decisions; more than ``open_index`` holds means: call again with longer arrays.
@@ -60,24 +63,36 @@ def assign_levels(
     absolute, relative = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     rank, tied, member = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.int32)
     bits = absolute.view(np.int32) if by_absolute else relative.view(np.int32)
+    restored = np.empty(BLOCK * tuned_item, np.uint8)
     opened = 0
     for at in range(0, levels.size, BLOCK):
         n = min(BLOCK, levels.size - at)
-        decode(base_raw[at * base_item : (at + n) * base_item], base_kind, base[:n])
-        decode(tuned_raw[at * tuned_item : (at + n) * tuned_item], tuned_kind, tuned[:n])
+        base_block = base_raw[at * base_item : (at + n) * base_item]
+        tuned_block = tuned_raw[at * tuned_item : (at + n) * tuned_item]
+        decode(base_block, base_kind, base[:n])
+        decode(tuned_block, tuned_kind, tuned[:n])
         measure(base[:n], tuned[:n], absolute[:n], relative[:n])
         order(bits[:n], strategy, only_changed, rank[:n])
         level = levels[at : at + n]
         compare(rank[:n], cuts, ties, level, tied[:n])
-        members = gather(tied[:n], member)
+        members = gather(tied, n, member)
         opened = split_ties(
             member[:members], rank, cuts.size, ties, below, last, start + np.uint64(at), at, level, opened,
             open_index, open_fraction,
         )  # fmt: skip
         for j in range(cuts.size):
-            tally[j, 0] += count_level(level, j)
-            tally[j, 1] += total_of_level(absolute[:n], level, j)
-            tally[j, 2] += total_of_level(relative[:n], level, j)
+            count, moved, ratio = total_of_level(level, j, absolute[:n], relative[:n])
+            tally[j, 0] += count
+            tally[j, 1] += moved
+            tally[j, 2] += ratio
+        if base_kind != tuned_kind and outs.shape[0] > 0:
+            encode(base[:n], tuned_kind, restored[: n * tuned_item])
+        for j in range(outs.shape[0]):
+            out = outs[j, at * tuned_item : (at + n) * tuned_item]
+            if base_kind == tuned_kind:
+                blend(level, j, base_block, tuned_block, tuned_item, out)
+            else:
+                blend(level, j, restored[: n * tuned_item], tuned_block, tuned_item, out)
     return opened
 
 
@@ -103,16 +118,6 @@ def compare(rank: Ints, cuts: Ints, ties: Ints, level: Bytes, tied: Bytes) -> No
         for i in range(rank.size):
             level[i] -= np.uint8(rank[i] > cut)
             tied[i] |= np.uint8(rank[i] == tie)
-
-
-@compiled
-def gather(marks: Bytes, out: Ints) -> int:
-    """List where a block is marked, without branching on the marks, and return how many there are."""
-    found = 0
-    for i in range(marks.size):
-        out[found] = i
-        found += marks[i]
-    return found
 
 
 @compiled
@@ -144,22 +149,16 @@ def split_ties(
     return opened
 
 
-@compiled
-def count_level(level: Bytes, wanted: int) -> int:
-    """Return how many parameters have one level."""
-    result = 0
-    for i in range(level.size):
-        result += level[i] == np.uint8(wanted)
-    return result
-
-
 @compiled_sum
-def total_of_level(values: Floats, level: Bytes, wanted: int) -> float:
-    """Return the float64 sum of a block's values at one level."""
-    result = 0.0
-    for i in range(values.size):
-        result += np.float64(values[i]) if level[i] == np.uint8(wanted) else 0.0
-    return result
+def total_of_level(level: Bytes, wanted: int, absolute: Floats, relative: Floats) -> tuple[int, float, float]:
+    """Return how many parameters of a block have one level, and the float64 sums of both measures over them."""
+    count, moved, ratio = 0, 0.0, 0.0
+    for i in range(level.size):
+        here = level[i] == np.uint8(wanted)
+        count += here
+        moved += np.float64(absolute[i]) if here else 0.0
+        ratio += np.float64(relative[i]) if here else 0.0
+    return count, moved, ratio
 
 
 @compiled
@@ -169,8 +168,10 @@ def blend(levels: Bytes, fraction: int, base_raw: Bytes, tuned_raw: Bytes, item:
     if item == 4:
         base4, tuned4, out4 = base_raw.view(np.uint32), tuned_raw.view(np.uint32), out.view(np.uint32)
         for i in range(levels.size):
-            out4[i] = base4[i] if levels[i] <= limit else tuned4[i]
+            here4, there4 = base4[i], tuned4[i]  # both are loaded, so that the choice needs no branch
+            out4[i] = here4 if levels[i] <= limit else there4
     else:
         base2, tuned2, out2 = base_raw.view(np.uint16), tuned_raw.view(np.uint16), out.view(np.uint16)
         for i in range(levels.size):
-            out2[i] = base2[i] if levels[i] <= limit else tuned2[i]
+            here2, there2 = base2[i], tuned2[i]
+            out2[i] = here2 if levels[i] <= limit else there2

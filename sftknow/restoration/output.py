@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from sftknow.errors import CheckpointError, ConfigError
 from sftknow.restoration.checkpoint import Checkpoint, Tensor, open_checkpoint
 from sftknow.restoration.compiled import compiled
+from sftknow.restoration.disk import reserve, start_flush
 from sftknow.restoration.files import other_files
-from sftknow.restoration.levels import blend
 from sftknow.restoration.pairs import Pair, Pairing
 from sftknow.restoration.parallel import run_tasks
 from sftknow.restoration.survey import CHUNK, Chunk
@@ -54,8 +53,8 @@ class Shards:
     tuned: Checkpoint
     pairing: Pairing
     folders: Sequence[Path]
+    wants_values = True
     _pieces: dict[tuple[Path, int], _Piece] = field(default_factory=dict)
-    _local: threading.local = field(default_factory=threading.local)
 
     def begin(self) -> None:
         """Make the folders and the shard files with the tuned headers."""
@@ -65,16 +64,14 @@ class Shards:
                 with (folder / shard.name).open("xb") as out:
                     out.write(_header(shard))
                     out.truncate(shard.stat().st_size)
+                    reserve(out.fileno(), shard.stat().st_size)
 
-    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, base_raw: Bytes, tuned_raw: Bytes) -> None:
-        """Write one chunk to every checkpoint: base values where its fraction restores, tuned elsewhere."""
+    def write(self, pair: Pair, chunk: Chunk, levels: Bytes, outs: Bytes) -> None:
+        """Write one chunk to the checkpoint of every fraction."""
         item = ITEM_BYTES[pair.tuned.kind]
-        restored = convert(base_raw, pair.base.kind, pair.tuned.kind)
-        out = self._buffer(tuned_raw.size)
-        for fraction, folder in enumerate(self.folders):
-            blend(levels, fraction, restored, tuned_raw, item, out)
+        for folder, values in zip(self.folders, outs, strict=True):
             for tensor in self._places(pair.name):
-                self._put(folder / tensor.shard.name, tensor.start + chunk.first * item, out)
+                self._put(folder / tensor.shard.name, tensor.start + chunk.first * item, values)
 
     def lower(self, pair: Pair, index: int, old: int, new: int) -> None:
         """Write the base value of one parameter to the checkpoints from ``new`` up to ``old``."""
@@ -141,11 +138,6 @@ class Shards:
         _write_at(path, start, data.data)
         self._pieces[path, start] = _Piece(path, start, data.size, *_sums(data))
 
-    def _buffer(self, size: int) -> Bytes:
-        if getattr(self._local, "out", None) is None or self._local.out.size < size:
-            self._local.out = np.empty(size, np.uint8)
-        return self._local.out[:size]  # type: ignore[no-any-return]
-
 
 def check_space(tuned: Checkpoint, out: Path, copies: int) -> None:
     """Raise ConfigError where the disk has no room for the checkpoints."""
@@ -183,6 +175,7 @@ def _write_at(path: Path, start: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             written = os.pwrite(handle, view, start)
+            start_flush(handle, start, written)
             view, start = view[written:], start + written
     finally:
         os.close(handle)

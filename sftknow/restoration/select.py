@@ -1,6 +1,6 @@
 """Exact global selection from histograms: which value of the measure each fraction reaches down to.
 
-A coarse bin holds all values that share their upper 17 bits. A bin into which a threshold falls is counted value by
+A bin holds all values that share their upper 17 bits. A bin into which a threshold falls is counted value by
 value; a sample foresees these bins, and where it was wrong the caller counts once more. Memory depends on the number
 of such bins alone, never on the model.
 """
@@ -13,20 +13,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sftknow.restoration.change import (
-    BIN_SHIFT,
-    BINS,
-    BOTTOM,
-    HAS_TIES,
-    TIE_SHIFT,
-    ZERO_SLOTS,
-    Words,
-)
+from sftknow.restoration.change import BIN_SHIFT, BINS, BOTTOM, TIE_SHIFT, Counts, Words
 
-_WIDE = 1 << BIN_SHIFT
 MAX_FINE_BINS = 128
 MAX_TIE_VALUES = 32
-Counts = npt.NDArray[np.int64]
 
 
 def target_count(population: int, percent: float) -> int:
@@ -65,33 +55,27 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which slot of a histogram counts which value: one for each coarse bin, one for each value in a fine bin.
+    """Which values are counted one by one: those of the fine bins, joined to runs.
 
     Attributes:
-        fine: coarse bins counted value by value, sorted.
-        table: [BINS] entries for the kernel: slot << 6 | HAS_TIES | shift.
-        firsts: [BINS] first slot of each bin.
-        size: number of slots, the ZERO_SLOTS before the first bin included.
+        fine: the bins, rising.
+        lows: [runs] first bit pattern of each run.
+        widths: [runs] how many values it has.
     """
 
     fine: tuple[int, ...]
-    table: Words
-    firsts: Counts
-    size: int
+    lows: Words
+    widths: Words
 
 
-def make_layout(fine: Iterable[int], tie_values: Iterable[int] = ()) -> Layout:
-    """Lay out the slots for a set of fine bins, and flag the bins that hold values whose ties are counted."""
-    chosen = sorted(set(fine))
-    widths = np.ones(BINS, np.int64)
-    widths[chosen] = _WIDE
-    firsts = ZERO_SLOTS + np.cumsum(widths) - widths
-    shifts = np.full(BINS, BIN_SHIFT, np.int64)
-    shifts[chosen] = 0
-    flags = np.zeros(BINS, np.int64)
-    flags[[value >> BIN_SHIFT for value in tie_values]] = HAS_TIES
-    table = (firsts << 6 | flags | shifts).astype(np.uint32)
-    return Layout(tuple(chosen), table, firsts, int(firsts[-1] + widths[-1]))
+def make_layout(fine: Iterable[int]) -> Layout:
+    """Join fine bins to runs of values."""
+    bins = np.array(sorted(set(fine)), np.int64)
+    starts = np.flatnonzero(np.diff(bins, prepend=-2) != 1)
+    lengths = np.diff(np.append(starts, bins.size))
+    return Layout(
+        tuple(bins.tolist()), (bins[starts] << BIN_SHIFT).astype(np.uint32), (lengths << BIN_SHIFT).astype(np.uint32)
+    )
 
 
 @dataclass
@@ -99,21 +83,24 @@ class Histogram:
     """Counts of the measure over a population, and exact sums of its values.
 
     Attributes:
-        layout: the slots.
-        counts: [slots - ZERO_SLOTS + 1] how many; entry 0 counts the unchanged.
-        lows: the same shape, sums of the counted values' low bits.
+        layout: which values are counted one by one.
+        counts: [1 + BINS] how many: the unchanged, then each bin.
+        lows: [1 + BINS] sums of the counted values' low bits.
+        fine: [fine bins, values of a bin] how many.
     """
 
     layout: Layout
     counts: Counts = field(init=False)
     lows: Counts = field(init=False)
+    fine: Counts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counts = np.zeros(self.layout.size - ZERO_SLOTS + 1, np.int64)
-        self.lows = np.zeros_like(self.counts)
+        self.counts = np.zeros(1 + BINS, np.int64)
+        self.lows = np.zeros(1 + BINS, np.int64)
+        self.fine = np.zeros((len(self.layout.fine), 1 << BIN_SHIFT), np.int64)
 
     def find(self, target: int, *, from_bottom: bool = False, only_changed: bool = False) -> Threshold | int:
-        """Return the threshold of a number of parameters, or the coarse bin to count value by value first.
+        """Return the threshold of a number of parameters, or the bin to count value by value first.
 
         Args:
             target: how many to restore, at most the population.
@@ -122,54 +109,53 @@ class Histogram:
         """
         if target == 0:
             return Threshold(0, None, 0, 0, 0)
-        reached = self._reached[from_bottom]
         skipped = int(self.counts[0]) if only_changed and from_bottom else 0
-        at = int(np.searchsorted(reached, target + skipped))
-        slot = at if from_bottom else reached.size - 1 - at
-        tied = int(self.counts[slot])
-        beyond = int(reached[at]) - tied - skipped
-        coarse, bits = self._bits_of(slot)
-        if coarse is not None:
-            return coarse
-        return Threshold(target, bits, beyond, tied, target - beyond)
+        at, before = _locate(self.counts, target + skipped, from_bottom)
+        if at == 0:
+            return Threshold(target, 0, before - skipped, int(self.counts[0]), target - (before - skipped))
+        if at - 1 not in self.layout.fine:
+            return at - 1
+        values = self._values_of(at - 1)
+        inside, more = _locate(values, target + skipped - before, from_bottom)
+        beyond = before + more - skipped
+        return Threshold(target, ((at - 1) << BIN_SHIFT) + inside, beyond, int(values[inside]), target - beyond)
 
-    def sum_above(self, threshold: Threshold) -> float:
-        """Return the sum of the measure over the parameters that a top threshold restores."""
-        if threshold.bits is None:
+    def sum_of_top(self, target: int) -> float:
+        """Return the sum of the ``target`` largest values; in a bin that is not fine, all count as its mean."""
+        if target == 0:
             return 0.0
-        slot = 0 if threshold.bits == 0 else self._slot_of(threshold.bits)
-        return float(self.sums[slot + 1 :].sum()) + threshold.taken * (threshold.value or 0.0)
+        at, before = _locate(self.counts, target, False)
+        above = float(self.sums[at + 1 :].sum())
+        if at - 1 not in self.layout.fine:
+            return above + float(self.sums[at] / self.counts[at]) * (target - before)
+        values = self._values_of(at - 1)
+        inside, more = _locate(values, target - before, False)
+        bits = np.arange(inside, values.size) + ((at - 1) << BIN_SHIFT)
+        counts = np.concatenate([[target - before - more], values[inside + 1 :]])
+        return above + float((bits.astype(np.uint32).view(np.float32).astype(np.float64) * counts).sum())
 
-    @cached_property
-    def _reached(self) -> tuple[Counts, Counts]:
-        """Counts added up from the top, and from the bottom."""
-        return np.cumsum(self.counts[::-1]), np.cumsum(self.counts)
+    def _values_of(self, fine_bin: int) -> Counts:
+        values = self.fine[self.layout.fine.index(fine_bin)]
+        return values if fine_bin else np.concatenate([[0], values[1:]])  # the unchanged are counted apart
 
     @cached_property
     def sums(self) -> npt.NDArray[np.float64]:
         """The sum of each entry's values, exact before rounding: inside a bin a value is linear in its low bits."""
-        coarse = np.repeat(np.arange(BINS, dtype=np.int64), np.diff(np.append(self.layout.firsts, self.layout.size)))
+        bins = np.arange(BINS, dtype=np.int64)
         with np.errstate(invalid="ignore"):  # the bins of infinity and NaN; the latter stay empty
-            low_end = (coarse << BIN_SHIFT).astype(np.uint32).view(np.float32).astype(np.float64)
-            unit = np.ldexp(1.0, np.maximum(coarse >> (23 - BIN_SHIFT), 1) - 150)
+            low_end = (bins << BIN_SHIFT).astype(np.uint32).view(np.float32).astype(np.float64)
+            unit = np.ldexp(1.0, np.maximum(bins >> (23 - BIN_SHIFT), 1) - 150)
             sums = self.counts[1:] * low_end + self.lows[1:] * unit
         sums[self.counts[1:] == 0] = 0.0
         return np.concatenate([[0.0], sums])
 
-    def _slot_of(self, bits: int) -> int:
-        coarse = bits >> BIN_SHIFT
-        inside = bits & (_WIDE - 1) if coarse in self.layout.fine else 0
-        return int(self.layout.firsts[coarse]) - ZERO_SLOTS + 1 + inside
 
-    def _bits_of(self, slot: int) -> tuple[int | None, int]:
-        """Return (None, exact bits) of a slot, or (coarse bin, 0) where it holds many values."""
-        if slot == 0:
-            return None, 0
-        first = slot - 1 + ZERO_SLOTS
-        coarse = int(np.searchsorted(self.layout.firsts, first, side="right")) - 1
-        if coarse not in self.layout.fine:
-            return coarse, 0
-        return None, (coarse << BIN_SHIFT) + first - int(self.layout.firsts[coarse])
+def _locate(counts: Counts, target: int, from_bottom: bool) -> tuple[int, int]:
+    """Return the entry in which a running count reaches a target, and the count before it."""
+    reached = np.cumsum(counts if from_bottom else counts[::-1])
+    at = int(np.searchsorted(reached, target))
+    slot = at if from_bottom else counts.size - 1 - at
+    return slot, int(reached[at]) - int(counts[slot])
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ def foresee(
         sample: bit patterns of the measure of a spread of parameters; ``whole``: of all of them.
         whole: the sample is the population, so the forecast is exact.
         percents: the fractions to restore, by ``strategy``.
-        shown: percents at which the concentration is shown, always from the top.
+        shown: percents at which the concentration is shown, always from the top; exact where that costs nothing.
         strategy: TOP, BOTTOM or RANDOM.
         only_changed: percents are of the changed parameters.
     """
@@ -237,7 +223,7 @@ def foresee(
         heaviest = values[np.argsort(-counts, kind="stable")[: 1 if whole else 4]]
         ties.update(dict.fromkeys(int(value) for value in heaviest))
         fine |= _bins(values, fine)
-    for percent in shown:
+    for percent in shown if whole else ():
         fine |= _bins(_around(population, percent, whole), fine)
     return Forecast(frozenset(fine), tuple(ties)[:MAX_TIE_VALUES])
 
@@ -248,8 +234,8 @@ def _around(ordered: Words, percent: float, whole: bool) -> Words:
     if whole:
         return ordered[target - 1 : target] if target else ordered[:0]
     share = percent / 100
-    # Neighbouring parameters resemble each other, so that a sample of blocks errs about twice as far as one of singles.
-    margin = 8 * math.sqrt(max(size * share * (1 - share), 1.0)) + 8
+    # Five standard errors of a sample of singles; one of blocks errs somewhat further, since neighbours are alike.
+    margin = 5 * math.sqrt(max(size * share * (1 - share), 1.0)) + 8
     return ordered[max(0, int(target - margin)) : int(target + margin) + 1]
 
 

@@ -9,16 +9,19 @@ import numpy as np
 from sftknow.errors import CheckpointError
 from sftknow.restoration import change
 from sftknow.restoration.change import (
+    BIN_SHIFT,
     BOTTOM,
     FLUSH_AFTER,
     INFINITE,
     NO_TIE,
     RANDOM,
+    SLOTS,
     TIE_BINS,
     TIES_ALL,
     TIES_CHANGED,
     TIES_LISTED,
     TOP,
+    Counts,
     Longs,
     Words,
 )
@@ -41,11 +44,11 @@ from sftknow.restoration.values import BF16, F16
 
 CHUNK = 1 << 20
 """Parameters of one task; fixed, so that sums do not depend on the number of threads."""
-SAMPLE = 1 << 22
-SAMPLE_BLOCK = 1024
+SAMPLE = 1 << 21
+SAMPLE_BLOCK = 256
 OPEN_LIMIT = 1 << 16
 """A tie group up to this size is sorted after the second reading, without counting its hashes first."""
-SHOWN = (1, 3, 5, 10, 20, 40, 60)
+SHOWN: tuple[float, ...] = (1, 3, 5, 10, 20, 40, 60)
 """Percents of the paper's Table 3."""
 STRATEGY_CODES = {"top": TOP, "bottom": BOTTOM, "random": RANDOM}
 _LARGEST = {BF16: 3.3961775e38, F16: 65520.0}
@@ -126,7 +129,8 @@ def survey(pairs: Sequence[Pair], recipe: Recipe, *, threads: int) -> Survey:
     forecast = foresee(sample, whole, recipe.percents, SHOWN, strategy, recipe.only_changed)
     fine, tie_values = set(forecast.fine), forecast.tie_values
     while True:
-        reading = _read(pairs, starts, recipe, make_layout(fine, tie_values), tie_values, threads)
+        fine |= {value >> BIN_SHIFT for value in tie_values}  # only values counted one by one are looked at closely
+        reading = _read(pairs, starts, recipe, make_layout(fine), tie_values, threads)
         changed = sum(part.changed for part in reading.moved)
         if changed == 0:
             raise CheckpointError(
@@ -135,14 +139,16 @@ def survey(pairs: Sequence[Pair], recipe: Recipe, *, threads: int) -> Survey:
             )
         considered = int(reading.histogram.counts.sum())
         population = changed if recipe.only_changed else considered
-        thresholds, shown, missing = _thresholds(reading.histogram, population, recipe)
+        found = [_threshold(reading.histogram, population, percent, recipe) for percent in recipe.percents]
+        missing = {one for one in found if isinstance(one, int)}
+        thresholds = tuple(one for one in found if isinstance(one, Threshold))
         unknown = _ties_to_count(thresholds, reading, strategy)
         if not missing and not unknown:
             break
         fine |= missing
         tie_values = tuple(dict.fromkeys((*tie_values, *unknown)))
     cuts = tuple(_cut(one, reading, strategy) for one in thresholds)
-    concentration = {percent: _share(reading.histogram, one) for percent, one in shown.items()}
+    concentration = _concentration(reading.histogram, population)
     return Survey(considered, changed, population, reading.moved, thresholds, cuts, tuple(starts), concentration)
 
 
@@ -164,25 +170,31 @@ class _Reading:
 
 @dataclass
 class _Counter:
-    """What one thread counts between two flushes."""
+    """What one thread counts."""
 
-    layout: Layout
-    ties: int
     reading: _Reading
     lock: threading.Lock
     seen: int = 0
     slots: Longs = field(init=False)
+    fine: Counts = field(init=False)
     tie_counts: Words = field(init=False)
 
     def __post_init__(self) -> None:
-        self.slots = np.zeros(self.layout.size, np.uint64)
-        self.tie_counts = np.zeros((self.ties, TIE_BINS), np.uint32)
+        self.slots = np.zeros(SLOTS, np.uint64)
+        self.fine = np.zeros(self.reading.histogram.fine.size, np.int64)
+        self.tie_counts = np.zeros(self.reading.tie_counts.shape, np.uint32)
 
     def flush(self) -> None:
         """Hand the slots to the reading before they overflow."""
         with self.lock:
             change.unpack(self.slots, self.reading.histogram.counts, self.reading.histogram.lows)
         self.seen = 0
+
+    def finish(self) -> None:
+        """Hand over everything."""
+        self.flush()
+        self.reading.histogram.fine += self.fine.reshape(self.reading.histogram.fine.shape)
+        self.reading.tie_counts += self.tie_counts
 
 
 def _read(
@@ -201,16 +213,17 @@ def _read(
     lock = threading.Lock()
 
     def make_counter() -> _Counter:
-        counter = _Counter(layout, ties, reading, lock)
+        counter = _Counter(reading, lock)
         counters.append(counter)
         return counter
 
     def count(counter: _Counter, chunk: Chunk) -> Moved:
         pair = pairs[chunk.pair]
         base_raw, tuned_raw = pair.base.read(chunk.first, chunk.last), pair.tuned.read(chunk.first, chunk.last)
+        start = np.uint64((starts[chunk.pair] + chunk.first) % (1 << 64))
         changed, absolute, relative, worst, largest = change.scan(
-            base_raw, pair.base.kind, tuned_raw, pair.tuned.kind, recipe.by_absolute, layout.table, counter.slots,
-            listed, mode, counter.tie_counts, np.uint64((starts[chunk.pair] + chunk.first) % (1 << 64)),
+            base_raw, pair.base.kind, tuned_raw, pair.tuned.kind, recipe.by_absolute, counter.slots, layout.lows,
+            layout.widths, counter.fine, listed, mode, counter.tie_counts, start,
         )  # fmt: skip
         if worst >= INFINITE:
             check_chunk(pair, chunk.first, chunk.last)
@@ -229,8 +242,7 @@ def _read(
         chunks, count, threads=threads, make_state=make_counter, weigh=lambda chunk: chunk.size, label="comparing"
     )
     for counter in counters:
-        counter.flush()
-        reading.tie_counts += counter.tie_counts
+        counter.finish()
     reading.moved = _by_pair(chunks, parts, len(pairs))
     return reading
 
@@ -243,23 +255,6 @@ def _by_pair(chunks: Sequence[Chunk], parts: Sequence[Moved], count: int) -> tup
         row[1] += part.absolute
         row[2] += part.relative
     return tuple(Moved(int(changed), absolute, relative) for changed, absolute, relative in sums)
-
-
-def _thresholds(
-    histogram: Histogram, population: int, recipe: Recipe
-) -> tuple[tuple[Threshold, ...], dict[float, Threshold], set[int]]:
-    """Return the thresholds to restore by, those to show the concentration at, and the bins that hide some of them."""
-    restored = [_threshold(histogram, population, percent, recipe) for percent in recipe.percents]
-    shown = {
-        percent: histogram.find(target_count(population, percent), only_changed=recipe.only_changed)
-        for percent in SHOWN
-    }
-    missing = {one for one in (*restored, *shown.values()) if isinstance(one, int)}
-    return (
-        tuple(one for one in restored if isinstance(one, Threshold)),
-        {percent: one for percent, one in shown.items() if isinstance(one, Threshold)},
-        missing,
-    )
 
 
 def _threshold(histogram: Histogram, population: int, percent: float, recipe: Recipe) -> Threshold | int:
@@ -291,9 +286,11 @@ def _cut(one: Threshold, reading: _Reading, strategy: int) -> Cut:
     return Cut(rank, rank, below, last, open_taken)
 
 
-def _share(histogram: Histogram, one: Threshold) -> float | None:
+def _concentration(histogram: Histogram, population: int) -> dict[float, float | None]:
     whole = float(histogram.sums.sum())
-    return float(histogram.sum_above(one) / whole) if np.isfinite(whole) and whole > 0 else None
+    if not np.isfinite(whole) or whole == 0:
+        return dict.fromkeys(SHOWN)
+    return {percent: min(1.0, histogram.sum_of_top(target_count(population, percent)) / whole) for percent in SHOWN}
 
 
 def _sample(pairs: Sequence[Pair], by_absolute: bool) -> tuple[Words, bool]:

@@ -44,15 +44,16 @@ def test_the_measure_of_any_bit_pattern_is_numpy_s(dtype, tuned_dtype, by_absolu
 
 def scanned(before, after, fine=(), ties=(), mode=change.TIES_LISTED, start=5):
     """Return scan's figures, the histogram and the tie counts of one bf16 chunk."""
-    layout = make_layout(fine, ties)
-    slots = np.zeros(layout.size, np.uint64)
+    layout = make_layout({*fine, *(value >> change.BIN_SHIFT for value in ties)})
+    histogram = Histogram(layout)
+    slots, ones = np.zeros(change.SLOTS, np.uint64), np.zeros(histogram.fine.size, np.int64)
     counts = np.zeros((max(1, len(ties)), change.TIE_BINS), np.uint32)
     figures = scan(
-        raw(before), 0, raw(after), 0, False, layout.table, slots,
+        raw(before), 0, raw(after), 0, False, slots, layout.lows, layout.widths, ones,
         np.array(ties, np.uint32), mode, counts, np.uint64(start),
     )  # fmt: skip
-    histogram = Histogram(layout)
     unpack(slots, histogram.counts, histogram.lows)
+    histogram.fine += ones.reshape(histogram.fine.shape)
     assert not slots.any()
     return figures, histogram, counts
 
@@ -79,23 +80,32 @@ def test_one_chunk_is_counted_and_summed(size):
 
 
 @given(arrays.arrays(np.uint32, st.integers(1, 500), elements=st.integers(0, 0x7F800000 - 1)), st.data())
-def test_fine_bins_count_single_values(bits, data):
-    fine = data.draw(st.sets(st.sampled_from(sorted({int(value) >> change.BIN_SHIFT for value in bits}))))
+def test_bins_count_all_and_fine_bins_each_value(bits, data):
+    bins = bits >> change.BIN_SHIFT
+    fine = data.draw(st.sets(st.sampled_from(sorted(set(bins.tolist()))), min_size=1))
     layout = make_layout(fine)
-    slots = np.zeros(layout.size, np.uint64)
-    change.count_bits(bits, layout.table, slots, np.empty(0, np.uint32), np.zeros((1, 1), np.uint32), np.uint64(0))
     histogram = Histogram(layout)
+    slots, marks, ones = (
+        np.zeros(change.SLOTS, np.uint64),
+        np.empty(504, np.uint8),
+        np.zeros(histogram.fine.size, np.int64),
+    )
+    change.count_bits(bits, np.empty(bits.size, np.uint32), slots)
+    change.mark_runs(bits, layout.lows, layout.widths, marks)
+    none = np.empty(0, np.uint32), np.zeros((1, 1), np.uint32), np.uint64(0)
+    members = np.empty(bits.size, np.int32)
+    members = members[: change.gather(marks, bits.size, members)]
+    change.count_members(bits, members, layout.lows, layout.widths, ones, *none)
     unpack(slots, histogram.counts, histogram.lows)
-    expected = {}
-    for value in bits.tolist():
-        key = value if value == 0 or value >> change.BIN_SHIFT in fine else -(value >> change.BIN_SHIFT) - 1
-        expected[key] = expected.get(key, 0) + 1
-    found = {}
-    for slot in np.flatnonzero(histogram.counts):
-        coarse, value = histogram._bits_of(int(slot))
-        found[value if coarse is None else -coarse - 1] = int(histogram.counts[slot])
-    assert found == expected
+    expected = np.zeros(1 + change.BINS, np.int64)
+    np.add.at(expected, np.where(bits == 0, 0, 1 + bins.astype(np.int64)), 1)
+    assert np.array_equal(histogram.counts, expected)
     assert histogram.sums.sum() == pytest.approx(bits.view(np.float32).astype(np.float64).sum(), rel=1e-12)
+    for number, one in enumerate(layout.fine):
+        inside = np.bincount(
+            bits[bins == one].astype(np.int64) - (one << change.BIN_SHIFT), minlength=1 << change.BIN_SHIFT
+        )
+        assert np.array_equal(ones.reshape(histogram.fine.shape)[number], inside)
 
 
 def test_hashes_of_listed_ties_are_counted_by_their_top_bits():
@@ -127,12 +137,11 @@ def splitmix(start, size):
 
 def test_slots_survive_as_many_elements_as_may_come_before_they_are_emptied():
     """All elements in one slot, each with the largest low bits: neither half of the slot may overflow."""
-    layout = make_layout(())
-    slots = np.zeros(layout.size, np.uint64)
-    bits = np.full(1 << 20, 0x3C003FFF, np.uint32)
+    slots, room = np.zeros(change.SLOTS, np.uint64), np.empty(1 << 20, np.uint32)
+    bits = np.full(room.size, 0x3C003FFF, np.uint32)
     for _ in range(change.FLUSH_AFTER // bits.size):
-        change.count_bits(bits, layout.table, slots, np.empty(0, np.uint32), np.zeros((1, 1), np.uint32), np.uint64(0))
-    histogram = Histogram(layout)
+        change.count_bits(bits, room, slots)
+    histogram = Histogram(make_layout(()))
     unpack(slots, histogram.counts, histogram.lows)
     assert histogram.counts.max() == histogram.counts.sum() == change.FLUSH_AFTER
     assert histogram.lows.max() == histogram.lows.sum() == change.FLUSH_AFTER * 0x3FFF

@@ -109,6 +109,7 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_the_command_that_converts_runs(tmp_path):
     import re
     import subprocess

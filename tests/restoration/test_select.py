@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sftknow.restoration import change
 from sftknow.restoration.change import BIN_SHIFT, BOTTOM, RANDOM, TOP
 from sftknow.restoration.select import (
     MAX_FINE_BINS,
@@ -26,11 +25,13 @@ MEASURES = arrays.arrays(
 
 
 def histogram_of(bits, fine):
-    layout = make_layout(fine)
-    slots = np.zeros(layout.size, np.uint64)
-    change.count_bits(bits, layout.table, slots, np.empty(0, np.uint32), np.zeros((1, 1), np.uint32), np.uint64(0))
-    histogram = Histogram(layout)
-    change.unpack(slots, histogram.counts, histogram.lows)
+    """Return a histogram filled with NumPy."""
+    histogram = Histogram(make_layout(fine))
+    bins, values = (bits >> BIN_SHIFT).astype(np.int64), (bits & ((1 << BIN_SHIFT) - 1)).astype(np.int64)
+    np.add.at(histogram.counts, np.where(bits == 0, 0, 1 + bins), 1)
+    np.add.at(histogram.lows, np.where(bits == 0, 0, 1 + bins), values)
+    for number, one in enumerate(histogram.layout.fine):
+        np.add.at(histogram.fine[number], values[bins == one], 1)
     return histogram
 
 
@@ -52,9 +53,23 @@ def test_refining_the_bins_asked_for_finds_the_threshold_of_a_sorted_list(bits, 
     tied = int((population == last).sum())
     beyond = int((population < last).sum() if from_bottom else (population > last).sum())
     assert found == Threshold(target, int(last), beyond, tied, target - beyond)
-    if not from_bottom:
-        expected = ordered[:target].view(np.float32).astype(np.float64).sum()
-        assert histogram_of(bits, fine).sum_above(found) == pytest.approx(expected, rel=1e-9)
+
+
+@given(MEASURES, st.floats(0, 100), st.booleans())
+def test_the_sum_of_the_largest_is_exact_in_fine_bins_and_near_in_others(bits, percent, refined):
+    target = target_count(bits.size, percent)
+    ordered = np.sort(bits)[::-1]
+    fine = {int(ordered[target - 1]) >> BIN_SHIFT} if refined and target else ()
+    expected = ordered[:target].view(np.float32).astype(np.float64).sum()
+    assert histogram_of(bits, fine).sum_of_top(target) == pytest.approx(expected, rel=1e-12 if refined else 2**-8)
+
+
+def test_neighbouring_fine_bins_make_one_run():
+    layout = make_layout([7, 3, 4, 5, 9])
+    assert layout.fine == (3, 4, 5, 7, 9)
+    assert layout.lows.tolist() == [3 << BIN_SHIFT, 7 << BIN_SHIFT, 9 << BIN_SHIFT]
+    assert layout.widths.tolist() == [3 << BIN_SHIFT, 1 << BIN_SHIFT, 1 << BIN_SHIFT]
+    assert make_layout([]).lows.size == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: a test never fails for the time it takes, on a busy machine or while a kernel is compiled.
+settings.register_profile("sftknow", deadline=None)
+settings.load_profile("sftknow")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

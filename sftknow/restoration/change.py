@@ -26,7 +26,7 @@ TIE_BINS = 1 << 16
 TIE_SHIFT = 48
 
 BLOCK = 1024
-TIES_LISTED, TIES_ALL, TIES_CHANGED = 0, 1, 2
+TIES_LISTED, TIES_ALL, TIES_CHANGED, TIES_UNCHANGED = 0, 1, 2, 3
 TOP, BOTTOM, RANDOM = 0, 1, 2
 OUTSIDE = -2
 """Rank of a parameter that cannot be selected."""
@@ -73,8 +73,9 @@ def scan(
     slots: Longs,
     lows: Words,
     widths: Words,
+    places: Ints,
     fine: Counts,
-    tie_values: Words,
+    tie_rows: npt.NDArray[np.int16],
     tie_mode: int,
     tie_counts: Words,
     start: np.uint64,
@@ -90,9 +91,11 @@ def scan(
         slots: [SLOTS] packed counts and low sums, added to.
         lows: [runs] first bit pattern of each run of values that are counted one by one.
         widths: [runs] how many values each run has.
-        fine: [sum of widths] counts of those values, added to.
-        tie_values: [ties] measures, as bit patterns inside the runs, whose hashes are counted.
-        tie_mode: TIES_LISTED, or count the hashes of all parameters, or of all that changed, in row 0.
+        places: [BINS] number of each bin among those whose values are counted one by one.
+        fine: [such bins * values of a bin] counts of those values, added to.
+        tie_rows: [such bins * values of a bin] row of ``tie_counts`` in which a value's hashes are counted, or -1.
+        tie_mode: TIES_LISTED: count the hashes of values with a row. Otherwise those of all parameters, of all that
+            changed or of all that did not, in row 0.
         tie_counts: [ties, TIE_BINS] counts by the top 16 bits of the hash, added to.
         start: hash counter of the chunk's first element.
 
@@ -126,9 +129,11 @@ def scan(
         if lows.size > 0:
             mark_runs(bits, lows, widths, marks)
             members = member[: gather(marks, n, member)]
-            count_members(bits, members, lows, widths, fine, tie_values, tie_counts, start + np.uint64(at))
-        if tie_mode != 0:
-            count_hashes(bits, tie_mode == 2, tie_counts[0], start + np.uint64(at))
+            count_members(bits, members, places, fine, tie_rows, tie_counts, start + np.uint64(at))
+        if tie_mode != TIES_LISTED:
+            mark_population(bits, tie_mode, marks)
+            members = member[: gather(marks, n, member)]
+            count_hashes(members, tie_counts[0], start + np.uint64(at))
     return changed, sum_absolute, sum_relative, np.int64(worst), np.float64(largest)  # type: ignore[return-value]
 
 
@@ -157,24 +162,20 @@ def mark_runs(bits: Words, lows: Words, widths: Words, marks: Bytes) -> None:
 def count_members(
     bits: Words,
     members: Ints,
-    lows: Words,
-    widths: Words,
+    places: Ints,
     fine: Counts,
-    tie_values: Words,
+    tie_rows: npt.NDArray[np.int16],
     tie_counts: Words,
     start: np.uint64,
 ) -> None:
     """Count the listed values of a block one by one, and the hashes of those that may tie."""
     for i in members:
-        first = 0
-        for run in range(lows.size):
-            inside = np.uint32(bits[i] - lows[run])
-            if inside < widths[run]:
-                fine[first + inside] += 1
-            first += widths[run]
-        for tie in range(tie_values.size):
-            if bits[i] == tie_values[tie]:
-                tie_counts[tie, mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+        low = np.int64(bits[i] & np.uint32((1 << BIN_SHIFT) - 1))
+        at = (np.int64(places[bits[i] >> np.uint32(BIN_SHIFT)]) << BIN_SHIFT) + low
+        fine[at] += 1
+        row = tie_rows[at]
+        if row >= 0:
+            tie_counts[row, mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
 
 
 @compiled
@@ -199,11 +200,17 @@ def gather(marks: Bytes, size: int, out: Ints) -> int:
 
 
 @compiled
-def count_hashes(bits: Words, only_changed: bool, counts: Words, start: np.uint64) -> None:
-    """Count the hashes of a block's parameters by their top 16 bits."""
+def mark_population(bits: Words, tie_mode: int, marks: Bytes) -> None:
+    """Mark all parameters of a block, those that changed, or those that did not."""
     for i in range(bits.size):
-        if not only_changed or bits[i] != 0:
-            counts[mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
+        marks[i] = np.uint8(tie_mode == TIES_ALL or (bits[i] != 0) == (tie_mode == TIES_CHANGED))
+
+
+@compiled
+def count_hashes(members: Ints, counts: Words, start: np.uint64) -> None:
+    """Count the hashes of the listed parameters of a block by their top 16 bits."""
+    for i in members:
+        counts[mix(start + np.uint64(i)) >> np.uint64(TIE_SHIFT)] += np.uint32(1)
 
 
 @compiled_sum

@@ -106,17 +106,19 @@ class Shards:
             CheckpointError: a file does not hold what was written to it.
         """
 
-        def check(_: None, piece: _Piece) -> None:
-            data = _read_at(piece.path, piece.start, piece.length)
+        def check(room: Bytes, piece: _Piece) -> None:
+            data = _read_at(piece.path, piece.start, room[: piece.length])
             if data.size != piece.length or _sums(data) != (piece.total, piece.weighted):
                 raise CheckpointError(f"{piece.path} does not hold what was written; check the disk and run again.")
 
+        pieces = list(self._pieces.values())
+        longest = max((piece.length for piece in pieces), default=0)
         for folder in self.folders:
             written = open_checkpoint(folder, {"path": str(folder)})
             if list(written.tensors) != list(self.tuned.tensors):
                 raise CheckpointError(f"{folder} does not hold the tensors of tuned; check the disk and run again.")
         run_tasks(
-            list(self._pieces.values()), check, threads=threads, make_state=lambda: None,
+            pieces, check, threads=threads, make_state=lambda: np.empty(longest, np.uint8),
             weigh=lambda piece: piece.length, label="verifying", unit="B",
         )  # fmt: skip
 
@@ -181,14 +183,13 @@ def _write_at(path: Path, start: int, data: bytes | memoryview) -> None:
         os.close(handle)
 
 
-def _read_at(path: Path, start: int, length: int) -> Bytes:
+def _read_at(path: Path, start: int, room: Bytes) -> Bytes:
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        data = np.empty(length, np.uint8)
         done = 0
-        while done < length and (step := file.readinto(data.data[done:])):
+        while done < room.size and (step := file.readinto(room.data[done:])):
             done += step
-    return data[:done]
+    return room[:done]
 
 
 def _sums(data: Bytes) -> tuple[int, int]:

@@ -55,27 +55,44 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which values are counted one by one: those of the fine bins, joined to runs.
+    """Which values are counted one by one: those of the fine bins, joined to runs; zero is always counted apart.
 
     Attributes:
         fine: the bins, rising.
         lows: [runs] first bit pattern of each run.
         widths: [runs] how many values it has.
+        places: [BINS] number of each bin among the fine ones, -1 for others.
+        tie_rows: [fine bins * values of a bin] number of each value among those whose hashes are counted, else -1.
     """
 
     fine: tuple[int, ...]
     lows: Words
     widths: Words
+    places: npt.NDArray[np.int32]
+    tie_rows: npt.NDArray[np.int16]
 
 
-def make_layout(fine: Iterable[int]) -> Layout:
-    """Join fine bins to runs of values."""
+def make_layout(fine: Iterable[int], tie_values: Sequence[int] = ()) -> Layout:
+    """Join fine bins to runs of values.
+
+    Args:
+        fine: the bins.
+        tie_values: bit patterns whose hashes are to be counted, in the order of their rows; all but zero in fine bins.
+    """
     bins = np.array(sorted(set(fine)), np.int64)
     starts = np.flatnonzero(np.diff(bins, prepend=-2) != 1)
-    lengths = np.diff(np.append(starts, bins.size))
-    return Layout(
-        tuple(bins.tolist()), (bins[starts] << BIN_SHIFT).astype(np.uint32), (lengths << BIN_SHIFT).astype(np.uint32)
-    )
+    lengths = np.diff(np.append(starts, bins.size)) << BIN_SHIFT
+    lows = bins[starts] << BIN_SHIFT
+    if bins.size and bins[0] == 0:
+        lows[0], lengths[0] = 1, lengths[0] - 1
+    places = np.full(BINS, -1, np.int32)
+    places[bins] = np.arange(bins.size)
+    rows = np.full(bins.size << BIN_SHIFT, -1, np.int16)
+    for row, value in enumerate(tie_values):
+        if value == 0:
+            continue
+        rows[(int(places[value >> BIN_SHIFT]) << BIN_SHIFT) + (value & ((1 << BIN_SHIFT) - 1))] = row
+    return Layout(tuple(bins.tolist()), lows.astype(np.uint32), lengths.astype(np.uint32), places, rows)
 
 
 @dataclass
@@ -115,7 +132,7 @@ class Histogram:
             return Threshold(target, 0, before - skipped, int(self.counts[0]), target - (before - skipped))
         if at - 1 not in self.layout.fine:
             return at - 1
-        values = self._values_of(at - 1)
+        values = self.fine[self.layout.fine.index(at - 1)]
         inside, more = _locate(values, target + skipped - before, from_bottom)
         beyond = before + more - skipped
         return Threshold(target, ((at - 1) << BIN_SHIFT) + inside, beyond, int(values[inside]), target - beyond)
@@ -128,15 +145,11 @@ class Histogram:
         above = float(self.sums[at + 1 :].sum())
         if at - 1 not in self.layout.fine:
             return above + float(self.sums[at] / self.counts[at]) * (target - before)
-        values = self._values_of(at - 1)
+        values = self.fine[self.layout.fine.index(at - 1)]
         inside, more = _locate(values, target - before, False)
         bits = np.arange(inside, values.size) + ((at - 1) << BIN_SHIFT)
         counts = np.concatenate([[target - before - more], values[inside + 1 :]])
         return above + float((bits.astype(np.uint32).view(np.float32).astype(np.float64) * counts).sum())
-
-    def _values_of(self, fine_bin: int) -> Counts:
-        values = self.fine[self.layout.fine.index(fine_bin)]
-        return values if fine_bin else np.concatenate([[0], values[1:]])  # the unchanged are counted apart
 
     @cached_property
     def sums(self) -> npt.NDArray[np.float64]:
@@ -240,5 +253,5 @@ def _around(ordered: Words, percent: float, whole: bool) -> Words:
 
 
 def _bins(values: Words, known: set[int]) -> set[int]:
-    found = {int(value) for value in np.unique(values >> np.uint32(BIN_SHIFT))} - known
+    found = {int(value) for value in np.unique(values[values > 0] >> np.uint32(BIN_SHIFT))} - known
     return found if len(known) + len(found) <= MAX_FINE_BINS else set()

@@ -20,6 +20,7 @@ from sftknow.restoration.change import (
     TIES_ALL,
     TIES_CHANGED,
     TIES_LISTED,
+    TIES_UNCHANGED,
     TOP,
     Counts,
     Longs,
@@ -129,8 +130,9 @@ def survey(pairs: Sequence[Pair], recipe: Recipe, *, threads: int) -> Survey:
     forecast = foresee(sample, whole, recipe.percents, SHOWN, strategy, recipe.only_changed)
     fine, tie_values = set(forecast.fine), forecast.tie_values
     while True:
-        fine |= {value >> BIN_SHIFT for value in tie_values}  # only values counted one by one are looked at closely
-        reading = _read(pairs, starts, recipe, make_layout(fine), tie_values, threads)
+        tie_values = tuple(sorted(tie_values))  # zero, if it is among them, in row 0
+        fine |= {value >> BIN_SHIFT for value in tie_values if value}  # values are looked at closely in fine bins only
+        reading = _read(pairs, starts, recipe, make_layout(fine, tie_values), tie_values, threads)
         changed = sum(part.changed for part in reading.moved)
         if changed == 0:
             raise CheckpointError(
@@ -146,7 +148,7 @@ def survey(pairs: Sequence[Pair], recipe: Recipe, *, threads: int) -> Survey:
         if not missing and not unknown:
             break
         fine |= missing
-        tie_values = tuple(dict.fromkeys((*tie_values, *unknown)))
+        tie_values = tuple({*tie_values, *unknown})
     cuts = tuple(_cut(one, reading, strategy) for one in thresholds)
     concentration = _concentration(reading.histogram, population)
     return Survey(considered, changed, population, reading.moved, thresholds, cuts, tuple(starts), concentration)
@@ -205,10 +207,9 @@ def _read(
     tie_values: tuple[int, ...],
     threads: int,
 ) -> _Reading:
-    mode = TIES_LISTED if recipe.strategy != "random" else TIES_CHANGED if recipe.only_changed else TIES_ALL
+    mode = _tie_mode(recipe, tie_values)
     ties = max(1, len(tie_values))
     reading = _Reading(Histogram(layout), tie_values, np.zeros((ties, TIE_BINS), np.uint64))
-    listed = np.array(tie_values, np.uint32)
     counters: list[_Counter] = []
     lock = threading.Lock()
 
@@ -223,7 +224,7 @@ def _read(
         start = np.uint64((starts[chunk.pair] + chunk.first) % (1 << 64))
         changed, absolute, relative, worst, largest = change.scan(
             base_raw, pair.base.kind, tuned_raw, pair.tuned.kind, recipe.by_absolute, counter.slots, layout.lows,
-            layout.widths, counter.fine, listed, mode, counter.tie_counts, start,
+            layout.widths, layout.places, counter.fine, layout.tie_rows, mode, counter.tie_counts, start,
         )  # fmt: skip
         if worst >= INFINITE:
             check_chunk(pair, chunk.first, chunk.last)
@@ -245,6 +246,12 @@ def _read(
         counter.finish()
     reading.moved = _by_pair(chunks, parts, len(pairs))
     return reading
+
+
+def _tie_mode(recipe: Recipe, tie_values: tuple[int, ...]) -> int:
+    if recipe.strategy == "random":
+        return TIES_CHANGED if recipe.only_changed else TIES_ALL
+    return TIES_UNCHANGED if 0 in tie_values else TIES_LISTED
 
 
 def _by_pair(chunks: Sequence[Chunk], parts: Sequence[Moved], count: int) -> tuple[Moved, ...]:

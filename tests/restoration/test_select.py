@@ -31,7 +31,7 @@ def histogram_of(bits, fine):
     np.add.at(histogram.counts, np.where(bits == 0, 0, 1 + bins), 1)
     np.add.at(histogram.lows, np.where(bits == 0, 0, 1 + bins), values)
     for number, one in enumerate(histogram.layout.fine):
-        np.add.at(histogram.fine[number], values[bins == one], 1)
+        np.add.at(histogram.fine[number], values[(bins == one) & (bits > 0)], 1)
     return histogram
 
 
@@ -69,7 +69,16 @@ def test_neighbouring_fine_bins_make_one_run():
     assert layout.fine == (3, 4, 5, 7, 9)
     assert layout.lows.tolist() == [3 << BIN_SHIFT, 7 << BIN_SHIFT, 9 << BIN_SHIFT]
     assert layout.widths.tolist() == [3 << BIN_SHIFT, 1 << BIN_SHIFT, 1 << BIN_SHIFT]
+    assert [layout.places[one] for one in (3, 4, 5, 6, 7, 9)] == [0, 1, 2, -1, 3, 4]
     assert make_layout([]).lows.size == 0
+
+
+def test_zero_is_in_no_run_and_values_that_may_tie_have_rows():
+    layout = make_layout([0, 1], [0, 5, 1 << BIN_SHIFT])
+    assert layout.lows.tolist() == [1]
+    assert layout.widths.tolist() == [(2 << BIN_SHIFT) - 1]
+    assert np.flatnonzero(layout.tie_rows >= 0).tolist() == [5, 1 << BIN_SHIFT]
+    assert layout.tie_rows[[5, 1 << BIN_SHIFT]].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
